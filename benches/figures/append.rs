@@ -1,0 +1,109 @@
+//! Putting without waiting for the disk.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use crate::limits::Limits;
+use crate::{Ours, contestant, directory, per_record, row};
+
+fn buffered(path: &Path, data: &[u8], bytes: usize) -> f64 {
+    let file = File::create(path).unwrap();
+    let mut writer = BufWriter::with_capacity(64 << 10, file);
+    let nanos = per_record(bytes / data.len(), || writer.write_all(data).unwrap());
+    writer.flush().unwrap();
+    nanos
+}
+
+/// Lets the threads behind a stream get ahead of the next round.
+fn catch_up() {
+    std::thread::sleep(std::time::Duration::from_millis(30));
+}
+
+pub fn sustained(size: usize) {
+    let data = vec![7; size];
+    let bytes = 256 << 20;
+    let (mut cold, mut ready) = (Limits::new(), Limits::new());
+    let ours = Ours::grown();
+    let file = tempfile::NamedTempFile::new_in(directory()).unwrap();
+    row(
+        &format!("put {size} B, sustained"),
+        8,
+        vec![
+            contestant("limit: cold map, crc", || cold.fill(&data, bytes, false)),
+            contestant("limit: pre-faulted map, crc", || ready.fill(&data, bytes, true)),
+            contestant("BufWriter of 64 KiB", || buffered(file.path(), &data, bytes)),
+            contestant("put", || ours.put(&data, bytes)),
+        ],
+    );
+}
+
+pub fn prepared(size: usize) {
+    let data = vec![7; size];
+    let bytes = 4 << 20;
+    let mut ready = Limits::new();
+    let ours = Ours::grown();
+    row(
+        &format!("put {size} B, within what is prepared"),
+        60,
+        vec![
+            contestant("limit: pre-faulted map, crc", || ready.fill(&data, 64 << 20, true)),
+            contestant("put", || {
+                catch_up();
+                ours.put(&data, bytes)
+            }),
+        ],
+    );
+}
+
+pub fn producers() {
+    let data = [7; 100];
+    let total = 64 << 20;
+    let rounds = |threads: usize| {
+        let ours = Ours::grown();
+        let data = &data;
+        move || {
+            let start = Instant::now();
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|| ours.put(data, total / threads));
+                }
+            });
+            start.elapsed().as_nanos() as f64 / (total / 160) as f64
+        }
+    };
+    row(
+        "producers on one shard, 100 B",
+        9,
+        vec![
+            contestant("1 producer", rounds(1)),
+            contestant("2 producers", rounds(2)),
+            contestant("4 producers", rounds(4)),
+        ],
+    );
+}
+
+pub fn batches() {
+    let data = [7u8; 100];
+    let (single, batched) = (Ours::grown(), Ours::grown());
+    let batch: Vec<_> = (0..100).map(|_| ("key-0001", &data[..])).collect();
+    let bytes = 4 << 20;
+    row(
+        "put_batch of 100 x 100 B, within what is prepared",
+        60,
+        vec![
+            contestant("put", || {
+                catch_up();
+                single.put(&data, bytes)
+            }),
+            contestant("put_batch", || {
+                catch_up();
+                per_record(bytes / 16_000, || {
+                    let results = batched.stream.put_batch(batch.iter().copied());
+                    assert!(results.iter().all(Result::is_ok));
+                }) / 100.0
+            }),
+        ],
+    );
+}

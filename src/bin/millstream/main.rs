@@ -1,0 +1,69 @@
+//! The command line: one file per verb, on the public interface of the crate only.
+
+mod bars;
+mod child;
+mod create;
+mod demo;
+mod failure;
+mod info;
+mod lines;
+mod offset;
+mod output;
+mod put;
+mod record_format;
+mod repair;
+mod shard_merge;
+mod signals;
+mod tail;
+mod verify;
+mod work;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sharded, ordered, replayable streams in a directory, as in AWS Kinesis.
+///
+/// Records go in by partition key and are spread over shards; records of one key stay in order.
+/// One process writes to a stream, any number read it at the same time. DIR is the directory of
+/// the stream. Every verb has its own --help, with an example.
+#[derive(Parser)]
+#[command(name = "millstream", version, after_help = failure::EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Create(create::Args),
+    Info(info::Args),
+    Put(put::Args),
+    Tail(tail::Args),
+    Work(work::Args),
+    Verify(verify::Args),
+    Repair(repair::Args),
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Create(args) => create::run(&args),
+        Verb::Info(args) => info::run(&args),
+        Verb::Put(args) => put::run(&args),
+        Verb::Tail(args) => tail::run(&args),
+        Verb::Work(args) => work::run(&args),
+        Verb::Verify(args) => verify::run(&args),
+        Verb::Repair(args) => repair::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // If standard error is gone as well, the exit code is all that is left to say it with.
+            let _ = writeln!(io::stderr(), "millstream: {failure}");
+            failure.code()
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! `millstream tail`: records become lines.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use millstream::{ShardId, Stream};
+
+use crate::failure::{Exit, Failure, Result};
+use crate::offset::Offset;
+use crate::output;
+use crate::record_format::{FormatArgs, RecordFormat};
+use crate::shard_merge::{Next, ShardMerge};
+
+const OUTPUT_BUFFER_BYTES: usize = 256 << 10;
+/// How often one who waits for records looks whether anybody still wants them.
+const READER_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Writes records to standard output, one a line: their data, and more if asked for.
+///
+/// Records of one shard are in order, a shard that was split or merged comes before its children
+/// (so records of one key are in order too), and shards beside each other are mixed by arrival.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  millstream tail data/orders                          # all that there is
+  millstream tail data/orders -f -o latest -K' '       # key and data, as they arrive
+  millstream tail data/orders -o -10                   # the last ten of each open shard
+  millstream tail data/orders -o -10 --format '%T %p %o %k %s\\n'
+  millstream tail data/orders -o @2025-01-01T12:00:00Z --json
+
+It needs no lock: it reads beside the process that writes. Without -f it ends at the records that
+were the newest ones when it began, with -f when the directory is removed. A reader that closes the
+pipe ends it with code 141.")]
+pub(crate) struct Args {
+    /// The directory of the stream.
+    dir: PathBuf,
+    /// Wait for records to come, for ever.
+    #[arg(short, long)]
+    follow: bool,
+    /// Where to begin: horizon, the oldest record; latest, behind the newest; NUMBER, at this
+    /// sequence number of one shard; -N, with the last N records of each open shard; @TIME, with
+    /// those that arrived then or later, as ms since 1970 or like 2025-01-01T12:00:00Z.
+    #[arg(
+        short,
+        long,
+        value_name = "OFFSET",
+        default_value = "horizon",
+        allow_hyphen_values = true
+    )]
+    offset: Offset,
+    /// Write the first COUNT records from there on, and end.
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    count: Option<u64>,
+    /// Read this shard only, given as shardId-000000000007 or 7.
+    #[arg(long, value_name = "SHARD")]
+    shard: Option<ShardId>,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let stream = Stream::open_read_only(&args.dir)?;
+    let directory = Directory::new(stream.path());
+    let is_number = matches!(args.offset, Offset::Number(_));
+    if is_number && args.shard.is_none() && stream.shards().len() > 1 {
+        return Err(Failure::new(
+            Exit::Usage,
+            "a sequence number is a place in one shard; say which, with --shard",
+        ));
+    }
+    let merge = ShardMerge::new(stream, args.shard, args.offset, args.follow)?;
+    let out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, output::stdout()?);
+    let mut tail = Tail { out, format: args.format.format(), written: 0, directory };
+    let done = tail.copy(merge, args.count.unwrap_or(u64::MAX));
+    // What was read before an error is written all the same.
+    let flushed = tail.out.flush().map_err(|e| Failure::stdout(&e));
+    let _ = tail.out.into_parts(); // not flushed a second time
+    done.and(flushed)
+}
+
+struct Tail {
+    out: BufWriter<File>,
+    format: RecordFormat,
+    written: u64,
+    directory: Directory,
+}
+
+/// The directory of the stream, as it was when the reading began.
+struct Directory {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl Directory {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), identity: identity(path) }
+    }
+
+    /// A reader has its files open and notices nothing by itself.
+    fn must_be_there(&self) -> Result<()> {
+        match identity(&self.path) == self.identity {
+            true => Ok(()),
+            false => Err(Failure::error("the stream is gone").at(self.path.display())),
+        }
+    }
+}
+
+/// The device and the inode.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|directory| (directory.dev(), directory.ino()))
+}
+
+impl Tail {
+    fn copy(&mut self, mut merge: ShardMerge, count: u64) -> Result<()> {
+        while self.written < count {
+            let next = merge.next();
+            if next.is_err() {
+                self.directory.must_be_there()?;
+            }
+            match next? {
+                Next::Record(shard, record) => {
+                    let written = self.format.write(&mut self.out, shard, &record);
+                    written.map_err(|e| Failure::stdout(&e))?;
+                    self.written += 1;
+                }
+                Next::Tip => {
+                    self.out.flush().map_err(|e| Failure::stdout(&e))?;
+                    if output::is_pipe_closed(self.out.get_ref()) {
+                        return Err(Failure::stdout(&std::io::ErrorKind::BrokenPipe.into()));
+                    }
+                    self.directory.must_be_there()?;
+                    merge.wait(READER_CHECK_INTERVAL);
+                }
+                Next::End => break,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,304 @@
+//! The manifest: what a stream is, in lines of text that a person can read.
+//!
+//! ```text
+//! millstream 1
+//! stream 9f86d081884c7d65
+//! hash Xxh3_128
+//! max-record-bytes 1048576
+//! max-segment-bytes 67108864
+//! next-shard 3
+//! shard 0 keys 0..=340282366920938463463374607431768211455 start 0 end 8224 parents -
+//! shard 1 keys 0..=1 start 12288 end - parents 0
+//! shard 2 keys 2..=340282366920938463463374607431768211455 start 12288 end - parents 0
+//! crc32 1c291ca3
+//! ```
+//!
+//! The last line is the CRC-32 of all lines above it. The file is only ever replaced whole.
+
+use std::fmt::Write;
+use std::str::{FromStr, SplitWhitespace};
+
+use crate::hash_key::{HashKey, HashKeyRange};
+use crate::lineage::ShardInfo;
+use crate::position::{SequenceNumber, ShardId};
+use crate::record::MAX_RECORD_BYTES;
+
+/// The largest that a segment can be set to: 1 GiB.
+pub(crate) const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+
+const FIRST_LINE: &str = "millstream 1";
+
+/// What a stream is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    /// The stream's random identity.
+    pub(crate) stream: u64,
+    /// The name of the hash algorithm, which this build may not have.
+    pub(crate) hash: String,
+    pub(crate) max_record_bytes: usize,
+    pub(crate) max_segment_bytes: u64,
+    /// The index of the next shard that is made; larger than any there ever was.
+    pub(crate) next_shard: u32,
+    /// By rising id.
+    pub(crate) shards: Vec<ShardInfo>,
+}
+
+impl Manifest {
+    /// The manifest's text.
+    pub(crate) fn encode(&self) -> String {
+        let mut text = format!(
+            "{FIRST_LINE}\nstream {:016x}\nhash {}\nmax-record-bytes {}\nmax-segment-bytes {}\n\
+             next-shard {}\n",
+            self.stream, self.hash, self.max_record_bytes, self.max_segment_bytes, self.next_shard
+        );
+        for shard in &self.shards {
+            let parents: Vec<_> = shard.parents().map(|id| id.index().to_string()).collect();
+            let end = shard.ending_sequence_number.map(|end| end.to_string());
+            let _ = writeln!(
+                text,
+                "shard {} keys {} start {} end {} parents {}",
+                shard.id.index(),
+                shard.hash_key_range,
+                shard.starting_sequence_number,
+                end.as_deref().unwrap_or("-"),
+                if parents.is_empty() { "-".into() } else { parents.join("+") },
+            );
+        }
+        let _ = writeln!(text, "crc32 {:08x}", crc32fast::hash(text.as_bytes()));
+        text
+    }
+
+    /// Reads a manifest and checks it in itself.
+    ///
+    /// # Errors
+    /// What is wrong, and at which byte.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, (u64, String)> {
+        let body = checked_body(bytes).map_err(|what| (0, what.to_owned()))?;
+        let mut offset = 0;
+        let mut lines = body.lines();
+        let mut next = |name: &str| -> Result<Fields<'_>, (u64, String)> {
+            let line =
+                lines.next().ok_or_else(|| (offset, format!("the line {name} is missing")))?;
+            let fields = Fields { offset, fields: line.split_whitespace() };
+            offset += line.len() as u64 + 1;
+            Ok(fields)
+        };
+        let mut first = next("millstream")?;
+        first.name("millstream")?;
+        if first.value::<u32>()? != 1 {
+            return Err((0, "its format version is not 1".into()));
+        }
+        let mut manifest = Self {
+            stream: u64::from_str_radix(next("stream")?.named("stream")?, 16)
+                .map_err(|e| (0, format!("the stream's identity: {e}")))?,
+            hash: next("hash")?.named("hash")?.to_owned(),
+            max_record_bytes: next("max-record-bytes")?.named_value("max-record-bytes")?,
+            max_segment_bytes: next("max-segment-bytes")?.named_value("max-segment-bytes")?,
+            next_shard: next("next-shard")?.named_value("next-shard")?,
+            shards: Vec::new(),
+        };
+        while let Ok(line) = next("shard") {
+            manifest.shards.push(line.shard()?);
+        }
+        if manifest.max_record_bytes > MAX_RECORD_BYTES
+            || manifest.max_segment_bytes > MAX_SEGMENT_BYTES
+            || manifest.next_shard > u32::MAX / 2
+        {
+            return Err((0, "it sets more than there can be".into()));
+        }
+        manifest.check_lineage().map_err(|what| (0, what))?;
+        Ok(manifest)
+    }
+
+    /// Whether ids rise, parents come before their children, and every hash key has exactly one
+    /// open shard.
+    fn check_lineage(&self) -> Result<(), String> {
+        let ids = self.shards.iter().map(|shard| shard.id.index());
+        if !ids.clone().chain([self.next_shard]).is_sorted_by(|a, b| a < b) {
+            return Err("the shard ids do not rise".into());
+        }
+        for shard in &self.shards {
+            if shard.parents().any(|parent| parent >= shard.id) {
+                return Err(format!("{} is older than its parent", shard.id));
+            }
+            if shard.ending_sequence_number.is_some_and(|end| end < shard.starting_sequence_number)
+            {
+                return Err(format!("{} ends before it begins", shard.id));
+            }
+        }
+        let mut open: Vec<_> =
+            self.shards.iter().filter(|shard| shard.is_open()).map(|s| s.hash_key_range).collect();
+        open.sort_unstable();
+        let mut expected = Some(HashKey::MIN);
+        for range in open {
+            if expected != Some(range.start) || range.end < range.start {
+                return Err(format!("the open shards overlap, or leave a gap, before {range}"));
+            }
+            expected = range.end.get().checked_add(1).map(HashKey::new);
+        }
+        match expected {
+            None => Ok(()),
+            Some(key) => Err(format!("no open shard has the hash key {key}")),
+        }
+    }
+}
+
+/// The text above the line with the checksum, if the checksum holds.
+fn checked_body(bytes: &[u8]) -> Result<&str, &'static str> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?;
+    let last = text.rfind("crc32 ").ok_or("it has no checksum")?;
+    let (body, checksum) = text.split_at(last);
+    if checksum == format!("crc32 {:08x}\n", crc32fast::hash(body.as_bytes())) {
+        Ok(body)
+    } else {
+        Err("its checksum does not hold")
+    }
+}
+
+/// The fields of a line, and where it stands.
+struct Fields<'a> {
+    offset: u64,
+    fields: SplitWhitespace<'a>,
+}
+
+impl<'a> Fields<'a> {
+    fn wrong(&self, what: impl std::fmt::Display) -> (u64, String) {
+        (self.offset, what.to_string())
+    }
+
+    /// The next field, which is there.
+    fn field(&mut self) -> Result<&'a str, (u64, String)> {
+        self.fields.next().ok_or_else(|| self.wrong("the line is too short"))
+    }
+
+    /// The next field, which is this word.
+    fn name(&mut self, name: &str) -> Result<(), (u64, String)> {
+        match self.field()? {
+            found if found == name => Ok(()),
+            found => Err(self.wrong(format!("{found:?} stands where {name:?} should"))),
+        }
+    }
+
+    fn named(mut self, name: &str) -> Result<&'a str, (u64, String)> {
+        self.name(name)?;
+        self.field()
+    }
+
+    fn value<T: FromStr<Err: std::fmt::Display>>(&mut self) -> Result<T, (u64, String)> {
+        let field = self.field()?;
+        field.parse().map_err(|e| self.wrong(format!("{field:?}: {e}")))
+    }
+
+    fn named_value<T: FromStr<Err: std::fmt::Display>>(
+        mut self,
+        name: &str,
+    ) -> Result<T, (u64, String)> {
+        self.name(name)?;
+        self.value()
+    }
+
+    /// A value, or `-` for none.
+    fn optional<T: FromStr<Err: std::fmt::Display>>(&mut self) -> Result<Option<T>, (u64, String)> {
+        match self.fields.clone().next() {
+            Some("-") => self.field().map(|_| None),
+            _ => self.value().map(Some),
+        }
+    }
+
+    /// The line of a shard.
+    fn shard(mut self) -> Result<ShardInfo, (u64, String)> {
+        self.name("shard")?;
+        let id = ShardId::new(self.value()?);
+        self.name("keys")?;
+        let keys = self.field()?;
+        let hash_key_range = keys
+            .split_once("..=")
+            .and_then(|(start, end)| Some((start.parse().ok()?, end.parse().ok()?)))
+            .map(|(start, end)| HashKeyRange { start, end })
+            .ok_or_else(|| self.wrong(format!("{keys:?} is no range of hash keys")))?;
+        self.name("start")?;
+        let starting_sequence_number: SequenceNumber = self.value()?;
+        self.name("end")?;
+        let ending_sequence_number: Option<SequenceNumber> = self.optional()?;
+        self.name("parents")?;
+        let parents = self.optional::<String>()?.unwrap_or_default();
+        let mut parents = parents.split('+').filter(|parent| !parent.is_empty()).map(|parent| {
+            parent.parse().map(ShardId::new).map_err(|e| self.wrong(format!("{parent:?}: {e}")))
+        });
+        Ok(ShardInfo {
+            id,
+            hash_key_range,
+            parent: parents.next().transpose()?,
+            adjacent_parent: parents.next().transpose()?,
+            starting_sequence_number,
+            ending_sequence_number,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(id: u32, start: u128, end: u128, parent: Option<u32>, closed: bool) -> ShardInfo {
+        ShardInfo {
+            id: ShardId::new(id),
+            hash_key_range: HashKeyRange { start: HashKey::new(start), end: HashKey::new(end) },
+            parent: parent.map(ShardId::new),
+            adjacent_parent: None,
+            starting_sequence_number: 0.into(),
+            ending_sequence_number: closed.then(|| 96.into()),
+        }
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            stream: 0x1234,
+            hash: "Xxh3_128".into(),
+            max_record_bytes: 1,
+            max_segment_bytes: 2,
+            next_shard: 3,
+            shards: vec![
+                shard(0, 0, u128::MAX, None, true),
+                shard(1, 0, 1, Some(0), false),
+                shard(2, 2, u128::MAX, Some(0), false),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_manual_names_every_line() {
+        let manual = include_str!("../manual/format.md");
+        for line in manifest().encode().lines() {
+            let name = line.split(' ').next().unwrap();
+            assert!(manual.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_comes_back_as_it_was_written() {
+        assert_eq!(Manifest::decode(manifest().encode().as_bytes()), Ok(manifest()));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_of_a_manifest_is_noticed() {
+        let mut bytes = manifest().encode().into_bytes();
+        for len in 0..bytes.len() {
+            assert!(Manifest::decode(&bytes[..len]).is_err(), "cut to {len} bytes");
+        }
+        for bit in 0..bytes.len() * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Manifest::decode(&bytes).is_err(), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn open_shards_that_do_not_cover_the_ring_exactly_once_are_refused() {
+        for (start, end) in [(3, u128::MAX), (1, u128::MAX), (2, 7)] {
+            let mut manifest = manifest();
+            manifest.shards[2] = shard(2, start, end, Some(0), false);
+            assert!(Manifest::decode(manifest.encode().as_bytes()).is_err(), "{start}..={end}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the files and directories of a stream are called.
+
+/// Says what a stream is.
+pub(crate) const MANIFEST: &str = "MANIFEST";
+/// Says who has the stream, or an application, open; for people only.
+pub(crate) const OWNER: &str = "OWNER";
+/// The directory with a directory for each shard.
+pub(crate) const SHARDS: &str = "shards";
+/// The directory with a directory for each application.
+pub(crate) const APPLICATIONS: &str = "applications";
+/// The directory to which a repair moves what was damaged.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
+/// What follows the name of a control row: its shard.
+pub(crate) const ROW: &str = ".row";
+/// What follows the name of a file that is being made.
+pub(crate) const NEW: &str = ".new";

@@ -1,0 +1,83 @@
+//! Kinesis and its client library in your process: sharded, ordered, replayable streams on
+//! memory-mapped files, and workers that never skip a record. No server, no broker.
+//!
+//! A [`Stream`] is a directory. [`put`](Stream::put) appends a record to one of its shards, chosen
+//! by the hash of the record's partition key; a [`WorkerPool`] consumes all shards, each in order,
+//! and keeps checkpoints in files, so that it goes on where it stopped, whatever stopped it.
+//!
+//! ```
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path().join("clicks");
+//! use std::time::Duration;
+//! use millstream::{Batch, Checkpointer, ProcessorError, Stream, WorkerPool};
+//!
+//! let stream = Stream::builder(&path).shards(4).open()?;
+//! stream.put("customer-7", "clicked")?;
+//!
+//! let pool = WorkerPool::builder("billing", &stream).start(|_shard| {
+//!     |records: &Batch, _: &mut Checkpointer<'_>| -> Result<(), ProcessorError> {
+//!         for record in records {
+//!             println!("{}: {} bytes", record.partition_key(), record.data().len());
+//!         }
+//!         Ok(()) // These are checkpointed now. An error or a panic: the same ones come again.
+//!     }
+//! })?;
+//! assert!(pool.wait_until_idle(Duration::from_secs(10)));
+//! pool.shutdown(Duration::from_secs(10));
+//! # Ok::<(), millstream::Error>(())
+//! ```
+//!
+//! # The map
+//!
+//! | to | see |
+//! |---|---|
+//! | create or open a stream | [`Stream::builder`], [`Stream::open_read_only`] |
+//! | put records | [`Stream::put`], [`Stream::put_batch`], [`Stream::put_with`] |
+//! | choose what an acknowledgement promises | [`Durability`] |
+//! | consume all shards | [`WorkerPool`], [`RecordProcessor`], [`Checkpointer`] |
+//! | read a shard yourself | [`Stream::shard_iterator`], [`Stream::get_records`] |
+//! | change the number of shards | [`Stream::split_shard`], [`Stream::merge_shards`] |
+//! | look for damage in all files of a stream | [`verify()`] |
+//! | set damage aside and go on | [`repair()`] |
+//! | know what can go wrong | [`Error`] |
+//! | know what is on the disk | [`manual::format`] |
+
+// In tests an unwrap is an assertion.
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+mod error;
+mod format;
+mod hash_key;
+mod lineage;
+pub mod manual;
+mod os;
+mod position;
+mod record;
+mod repair;
+mod shard;
+mod stream;
+mod verify;
+mod worker;
+
+pub use error::{Error, Result};
+pub use hash_key::{HashAlgorithm, HashKey, HashKeyRange};
+pub use lineage::ShardInfo;
+pub use os::clock::Clock;
+pub use position::{SequenceNumber, ShardId, StartingPosition};
+pub use record::{
+    Batch, DEFAULT_MAX_RECORD_BYTES, Durability, Iter, Lag, Limit, MAX_PARTITION_KEY_CHARS,
+    MAX_RECORD_BYTES, PutRecord, Receipt, Record, WaitStrategy,
+};
+pub use repair::{Remedy, Repair, Repaired, plan_repair, repair};
+pub use stream::{Page, ShardDescription, ShardIterator, Stream, StreamBuilder};
+pub use verify::{
+    Finding, FindingKind, Verification, VerifyProgress, verify, verify_with_progress,
+};
+pub use worker::{
+    Checkpoint, CheckpointPolicy, Checkpointer, Initialization, Outcome, ProcessorError,
+    RecordProcessor, ShardState, ShardStatus, WorkerPool, WorkerPoolBuilder,
+};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,4 @@
+//! The manual: what is worth knowing beside the reference.
+
+#[doc = include_str!("format.md")]
+pub mod format {}

@@ -1,0 +1,348 @@
+//! What travels: a record on its way in, its receipt, and batches of records on their way out.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hash_key::HashKey;
+use crate::position::{SequenceNumber, ShardId};
+
+/// The most characters a partition key has, as in Kinesis.
+pub const MAX_PARTITION_KEY_CHARS: usize = 256;
+/// The most bytes of key and data together that a stream takes unless it is set otherwise: 1 MiB.
+pub const DEFAULT_MAX_RECORD_BYTES: usize = 1 << 20;
+/// The most that can be set: data of 10 MiB beside the longest key.
+pub const MAX_RECORD_BYTES: usize = (10 << 20) + 4 * MAX_PARTITION_KEY_CHARS;
+
+/// When a put is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Durability {
+    /// When the record is in the page cache: it survives the death of the process, not a power
+    /// cut.
+    #[default]
+    Os,
+    /// As `Os`; and after this time at the latest it is put on the disk, so that a power cut takes
+    /// no more than the puts of this time. Nobody waits for that.
+    Interval(Duration),
+    /// When the record and everything before it in the shard is on the disk: it survives a power
+    /// cut. Puts that wait at the same time share one sync.
+    Sync,
+}
+
+/// A record to be put; made from a `(key, data)` pair.
+///
+/// ```
+/// use millstream::{Durability, HashKey, PutRecord};
+///
+/// let plain = PutRecord::from(("customer-7", "clicked"));
+/// let placed = PutRecord::new("customer-7", b"clicked")
+///     .explicit_hash_key(HashKey::MAX)
+///     .durability(Durability::Sync);
+/// # let _ = (plain, placed);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct PutRecord<'a> {
+    pub(crate) partition_key: &'a str,
+    pub(crate) data: &'a [u8],
+    pub(crate) explicit_hash_key: Option<HashKey>,
+    pub(crate) durability: Option<Durability>,
+}
+
+impl<'a> PutRecord<'a> {
+    /// A record of these; the partition key decides upon the shard.
+    pub fn new(partition_key: &'a str, data: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        let data = data.as_ref();
+        Self { partition_key, data, explicit_hash_key: None, durability: None }
+    }
+
+    /// Puts the record to the shard that owns `key`, instead of hashing the partition key.
+    pub fn explicit_hash_key(mut self, key: HashKey) -> Self {
+        self.explicit_hash_key = Some(key);
+        self
+    }
+
+    /// Acknowledges this record at `durability`, whatever the stream's is.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+}
+
+impl<'a, K, D> From<(&'a K, &'a D)> for PutRecord<'a>
+where
+    K: AsRef<str> + ?Sized,
+    D: AsRef<[u8]> + ?Sized,
+{
+    fn from((partition_key, data): (&'a K, &'a D)) -> Self {
+        Self::new(partition_key.as_ref(), data)
+    }
+}
+
+/// The acknowledgement of a put: where the record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The shard that has the record.
+    pub shard: ShardId,
+    /// The record's number in the shard.
+    pub sequence_number: SequenceNumber,
+    /// When the record arrived, in milliseconds since 1970.
+    pub arrival_ms: u64,
+}
+
+impl Receipt {
+    /// The receipt of a record that is about to be put.
+    pub(crate) fn nowhere(arrival_ms: u64) -> Self {
+        Self { shard: ShardId::new(0), sequence_number: SequenceNumber::from(0), arrival_ms }
+    }
+}
+
+/// A record that was read; borrows from its [`Batch`], which lies in the mapped segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// UTF-8: that was checked when the batch was read, as cheaply as whoever wants text checks it
+    /// again.
+    partition_key: &'a [u8],
+    data: &'a [u8],
+    sequence_number: SequenceNumber,
+    arrival_ms: u64,
+}
+
+impl<'a> Record<'a> {
+    /// The key it was put with.
+    pub fn partition_key(&self) -> &'a str {
+        std::str::from_utf8(self.partition_key).unwrap_or_default()
+    }
+
+    /// What was put; may be empty.
+    pub fn data(&self) -> &'a [u8] {
+        self.data
+    }
+
+    /// Its number in the shard.
+    pub fn sequence_number(&self) -> SequenceNumber {
+        self.sequence_number
+    }
+
+    /// When it arrived, in milliseconds since 1970 by the stream's clock, which may step back.
+    pub fn arrival_ms(&self) -> u64 {
+        self.arrival_ms
+    }
+}
+
+impl fmt::Debug for Record<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("sequence_number", &self.sequence_number)
+            .field("partition_key", &self.partition_key())
+            .field("data", &format_args!("{}", self.data.escape_ascii()))
+            .field("arrival_ms", &self.arrival_ms)
+            .finish()
+    }
+}
+
+/// How much to read at once. At least one record is read if there is one, however large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limit {
+    /// The most records; 0 counts as 1.
+    pub max_records: usize,
+    /// The most bytes of keys and data.
+    pub max_bytes: usize,
+}
+
+impl Limit {
+    /// At most this many records.
+    pub fn records(max_records: usize) -> Self {
+        Self { max_records, ..Self::default() }
+    }
+
+    /// At most this many bytes of keys and data.
+    pub fn bytes(max_bytes: usize) -> Self {
+        Self { max_bytes, ..Self::default() }
+    }
+}
+
+impl Default for Limit {
+    /// 10,000 records or 10 MiB, as in Kinesis.
+    fn default() -> Self {
+        Self { max_records: 10_000, max_bytes: 10 << 20 }
+    }
+}
+
+/// How far something is behind the newest record of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Lag {
+    /// Records not read yet.
+    pub records: u64,
+    /// What they take in the log, in bytes.
+    pub bytes: u64,
+    /// How long ago the oldest of them arrived; 0 if there is none.
+    pub millis: u64,
+}
+
+/// How to wait for records: the sooner they are seen, the more the waiting costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WaitStrategy {
+    /// Sleeps until woken by the put: some 10 microseconds late, costs nothing meanwhile.
+    #[default]
+    Park,
+    /// Looks again and again, and lets other threads run in between.
+    Yield,
+    /// Looks again and again: well below a microsecond late, takes a whole core.
+    Spin,
+}
+
+/// Memory that published records lie in: a mapped segment. A batch keeps it alive.
+pub(crate) trait Pages: Send + Sync {
+    /// The bytes from `start` on; they are those of a published record.
+    fn bytes(&self, start: u32, len: u32) -> &[u8];
+}
+
+/// One record of a batch: where its key and data lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) address: u64,
+    pub(crate) arrival_ms: u64,
+    /// Where in the pages the key begins; the data follows it.
+    pub(crate) start: u32,
+    pub(crate) data_len: u32,
+    pub(crate) key_len: u16,
+    /// Which of the batch's pages.
+    pub(crate) pages: u16,
+}
+
+/// Records of one shard, in order, as they were read at once; they stay where they are, in mapped
+/// segments, which the batch keeps alive.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{Limit, StartingPosition};
+///
+/// let receipt = stream.put("customer-7", "clicked")?;
+/// let iterator = stream.shard_iterator(receipt.shard, StartingPosition::TrimHorizon)?;
+/// let batch = stream.get_records(&iterator, Limit::default())?.records;
+/// assert_eq!(batch.len(), 1);
+/// for record in &batch {
+///     assert_eq!(record.data(), b"clicked");
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Batch {
+    shard: ShardId,
+    entries: Vec<Entry>,
+    pages: Vec<Arc<dyn Pages>>,
+    lag: Lag,
+}
+
+impl Batch {
+    /// No records yet of this shard.
+    pub(crate) fn new(shard: ShardId) -> Self {
+        Self { shard, entries: Vec::new(), pages: Vec::new(), lag: Lag::default() }
+    }
+
+    /// Adds memory; the entries pushed from now on lie in it.
+    pub(crate) fn push_pages(&mut self, pages: Arc<dyn Pages>) {
+        self.pages.push(pages);
+    }
+
+    /// Adds a record that lies in the pages added last, with a key that is UTF-8.
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.entries.push(Entry { pages: (self.pages.len() - 1) as u16, ..entry });
+    }
+
+    /// Says how much is behind the last record.
+    pub(crate) fn set_lag(&mut self, lag: Lag) {
+        self.lag = lag;
+    }
+
+    /// The shard that all the records are of.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The record at this place of the batch.
+    pub fn get(&self, index: usize) -> Option<Record<'_>> {
+        let entry = self.entries.get(index)?;
+        let pages = &self.pages[usize::from(entry.pages)];
+        let key_len = usize::from(entry.key_len);
+        let (partition_key, data) =
+            pages.bytes(entry.start, u32::from(entry.key_len) + entry.data_len).split_at(key_len);
+        Some(Record {
+            partition_key,
+            data,
+            sequence_number: entry.address.into(),
+            arrival_ms: entry.arrival_ms,
+        })
+    }
+
+    /// The records, in the order of their sequence numbers.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { batch: self, indices: 0..self.len() }
+    }
+
+    /// The number of the last record, if there is one.
+    pub fn last_sequence_number(&self) -> Option<SequenceNumber> {
+        self.entries.last().map(|entry| entry.address.into())
+    }
+
+    /// What the shard had behind the last record when the batch was read.
+    pub fn lag(&self) -> Lag {
+        self.lag
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = Record<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The records of a [`Batch`], in order.
+#[derive(Clone, Debug)]
+pub struct Iter<'a> {
+    batch: &'a Batch,
+    indices: std::ops::Range<usize>,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Record<'a>;
+
+    fn next(&mut self) -> Option<Record<'a>> {
+        self.batch.get(self.indices.next()?)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.indices.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
+
+impl DoubleEndedIterator for Iter<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.batch.get(self.indices.next_back()?)
+    }
+}

@@ -1,0 +1,396 @@
+//! Append: claim, write, publish.
+//!
+//! The segments that are being written stand in a ring of [`SLOTS`] slots. Producers claim at the
+//! tail of the active slot; whoever finds it used up rolls to the next one, under a lock, while
+//! late claims still arrive at the old one and find nothing. A slot is taken over only when
+//! everything in its segment is published, so the holder of an unpublished claim may use the
+//! slot's window, and nobody else does.
+
+use std::sync::Arc;
+
+use crate::format::frame::{CHECKSUM_AT, Checksum, HEADER_LEN, Header, State, UNIT, Word};
+use crate::os::mmap::{Window, WindowCell};
+use crate::os::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::shard::segment::Segment;
+use crate::shard::tail::{Grant, Mark, Tail};
+
+/// How many segments of a shard may be written at the same time: the active one, and those in
+/// which a slow producer has not published yet. Rolling on waits for the slowest.
+/// (Models have fewer, so that they come around.)
+pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 4 };
+/// A record longer than this is copied in pieces of this size, each one checksummed while it is in
+/// the cache: a copy of 2 KiB and more is many times slower for some distances between source and
+/// destination, a whole one would be read from memory twice.
+const PIECE: usize = 2048 - 64;
+/// How far ahead of a frame the cache lines are fetched for the frames to come. A claim waits until
+/// all earlier stores of its core are done, so a line that is not there yet stops the producer.
+const FETCHED_AHEAD: usize = 2048;
+/// Of a longer frame not more is fetched: copying it fetches the rest as fast.
+const MAX_FETCHED: usize = 4096;
+
+/// A producer that crosses a multiple of so many bytes asks for maintenance: sixteen times in a
+/// segment, so that what is asked for is done long before it is needed; in a small one less often,
+/// but at least once before it is three quarters full.
+pub(crate) fn maintenance_distance(capacity: u64) -> u32 {
+    let half = 1 << (capacity.ilog2() - 1);
+    (capacity as u32 / 16).next_power_of_two().max(64 << 10).min(half)
+}
+
+/// The place of a segment that is being written.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) tail: Tail,
+    /// These five are stored by the roll before it opens the tail, and loaded by holders of
+    /// claims; the tail orders them (see there), so relaxed order suffices.
+    window: WindowCell,
+    base: AtomicU64,
+    capacity: AtomicU64,
+    salt: AtomicU32,
+    maintain_every: AtomicU32,
+    /// Where the segment ends, as a mark plus one; 0 until that is known. Stored with release by
+    /// the one claim that crosses the end; loaded with acquire by the roll and by maintenance.
+    end: AtomicU64,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            tail: Tail::shut(),
+            window: WindowCell::default(),
+            base: AtomicU64::new(0),
+            capacity: AtomicU64::new(0),
+            salt: AtomicU32::new(0),
+            maintain_every: AtomicU32::new(0),
+            end: AtomicU64::new(0),
+        }
+    }
+
+    /// Where the segment ends, once a claim has crossed its end.
+    pub(crate) fn end(&self) -> Option<Mark> {
+        match self.end.load(Ordering::Acquire) {
+            0 => None,
+            mark => Some(Mark::from_raw(mark - 1)),
+        }
+    }
+
+    fn set_end(&self, mark: Mark) {
+        self.end.store(mark.raw() + 1, Ordering::Release);
+    }
+
+    /// Shows a segment to producers, who write to it from `offset` on.
+    fn bind(&self, segment: &Segment, offset: u32, frames: u32) {
+        self.window.set(segment.map.window());
+        self.base.store(segment.header.base, Ordering::Relaxed);
+        self.capacity.store(segment.header.capacity, Ordering::Relaxed);
+        self.salt.store(segment.header.salt, Ordering::Relaxed);
+        let maintain_every = maintenance_distance(segment.header.capacity);
+        self.maintain_every.store(maintain_every, Ordering::Relaxed);
+        self.end.store(0, Ordering::Relaxed);
+        self.tail.open(Mark::new(segment.header.capacity, u64::from(offset), frames));
+    }
+
+    /// What a claim in this slot got.
+    #[inline]
+    fn claim(&self, mark: Mark, len: u64) -> Claim {
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        let remaining = mark.remaining().expect("a claim lies in its segment");
+        let offset = (capacity - remaining) as u32;
+        let end = offset + len as u32;
+        let maintain_every = self.maintain_every.load(Ordering::Relaxed);
+        Claim {
+            window: self.window.get(),
+            base: self.base.load(Ordering::Relaxed),
+            salt: self.salt.load(Ordering::Relaxed),
+            offset,
+            end,
+            ordinal: mark.frames(),
+            maintain: ((offset - 1) ^ (end - 1)) >= maintain_every,
+        }
+    }
+}
+
+/// The ring of slots.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    slots: [Slot; SLOTS],
+    /// Counts the segments; the active one is in the slot with this number modulo [`SLOTS`].
+    /// Stored by the roll, with release, after the slot is open; loaded by producers.
+    active: AtomicUsize,
+}
+
+/// Which segments are in the ring. Whoever has it under its lock is the one who may move the ring
+/// on.
+#[derive(Debug, Default)]
+pub(crate) struct Bound {
+    /// The segment of each slot, until all of it is published.
+    segments: [Option<Arc<Segment>>; SLOTS],
+    /// The count of the oldest segment that is still in the ring.
+    oldest: usize,
+}
+
+impl Ring {
+    /// A ring without segments: the first claim rolls.
+    pub(crate) fn new() -> Self {
+        Self { slots: std::array::from_fn(|_| Slot::new()), active: AtomicUsize::new(0) }
+    }
+
+    /// Claims `len` bytes, a multiple of 32, for so many frames; none if the active segment has
+    /// ended: then somebody has to roll.
+    #[inline]
+    pub(crate) fn claim(&self, len: u32, frames: u32) -> Option<Claim> {
+        let slot = &self.slots[self.active.load(Ordering::Acquire) % SLOTS];
+        match slot.tail.claim(len / UNIT, frames) {
+            Grant::Place(mark) => Some(slot.claim(mark, u64::from(len))),
+            Grant::LastPlace(mark) => {
+                self.finish(slot, mark);
+                None
+            }
+            Grant::Beyond => None,
+        }
+    }
+
+    /// Ends the segment of a slot where the caller's claim says.
+    #[cold]
+    fn finish(&self, slot: &Slot, mark: Mark) {
+        // While there is something to pad, the pad is an unpublished claim, and the slot stays.
+        let pad = (mark.remaining() != Some(0)).then(|| slot.claim(mark, u64::from(HEADER_LEN)));
+        slot.set_end(mark);
+        if let Some(mut pad) = pad {
+            pad.fill_rest(State::Pad, 0, 0);
+        }
+    }
+
+    /// The slot that producers claim in.
+    pub(crate) fn active_slot(&self) -> &Slot {
+        &self.slots[self.active.load(Ordering::Acquire) % SLOTS]
+    }
+
+    /// The segment that producers write to, and its slot.
+    pub(crate) fn active<'a>(&'a self, bound: &'a Bound) -> Option<(&'a Arc<Segment>, &'a Slot)> {
+        let at = self.active.load(Ordering::Relaxed) % SLOTS;
+        Some((bound.segments[at].as_ref()?, &self.slots[at]))
+    }
+
+    /// The oldest segment that is not finished yet, with its slot.
+    pub(crate) fn oldest<'a>(&'a self, bound: &'a Bound) -> Option<(&'a Arc<Segment>, &'a Slot)> {
+        let at = bound.oldest % SLOTS;
+        Some((bound.segments[at].as_ref()?, &self.slots[at]))
+    }
+
+    /// All segments in the ring, oldest first.
+    pub(crate) fn segments(&self, bound: &Bound) -> Vec<Arc<Segment>> {
+        let active = self.active.load(Ordering::Relaxed);
+        (bound.oldest..=active).filter_map(|i| bound.segments[i % SLOTS].clone()).collect()
+    }
+
+    /// Takes the oldest segment, all of which is published, out of the ring.
+    pub(crate) fn retire(&self, bound: &mut Bound) -> Option<Arc<Segment>> {
+        let at = bound.oldest % SLOTS;
+        let segment = bound.segments[at].take()?;
+        bound.oldest += 1;
+        Some(segment)
+    }
+
+    /// Whether the next roll needs a slot that is not free.
+    pub(crate) fn is_full(&self, bound: &Bound) -> bool {
+        bound.segments[(self.active.load(Ordering::Relaxed) + 1) % SLOTS].is_some()
+    }
+
+    /// Makes this the active segment, from `offset` on. The one before has ended, and the next
+    /// slot is free.
+    pub(crate) fn bind(&self, bound: &mut Bound, segment: Arc<Segment>, offset: u32, frames: u32) {
+        let next = self.active.load(Ordering::Relaxed) + 1;
+        if bound.segments.iter().all(Option::is_none) {
+            bound.oldest = next;
+        }
+        self.slots[next % SLOTS].bind(&segment, offset, frames);
+        assert!(bound.segments[next % SLOTS].replace(segment).is_none(), "the slot is free");
+        self.active.store(next, Ordering::Release);
+    }
+
+    /// Ends the active segment here, so that nothing more is granted until the next `bind`. It has
+    /// ended already if a claim has crossed its end; then that claim says where.
+    pub(crate) fn end_active(&self) {
+        let slot = self.active_slot();
+        if let Some(mark) = slot.tail.claim_rest() {
+            self.finish(slot, mark);
+        }
+    }
+
+    /// Claims all the rest of the active segment without ending it: the stream may go on there
+    /// when it is opened again. No producer is at work. None if it has ended.
+    pub(crate) fn pause_active(&self) -> Option<Mark> {
+        self.active_slot().tail.claim_rest()
+    }
+
+    /// Forgets the claims that came after the end. They add up in the tail while rolling fails.
+    pub(crate) fn forget_late_claims(&self, _bound: &Bound) {
+        let slot = self.active_slot();
+        if slot.tail.mark().remaining().is_none() {
+            slot.tail.claim_rest();
+        }
+    }
+}
+
+/// Where a record's data comes from.
+pub(crate) trait Fill {
+    /// Puts the data in its place, which holds zeros, and covers it by the checksum.
+    fn fill(self, place: &mut [u8], checksum: &mut Checksum);
+}
+
+/// Data that is copied.
+impl Fill for &[u8] {
+    #[inline]
+    fn fill(self, place: &mut [u8], checksum: &mut Checksum) {
+        if self.len() <= PIECE {
+            place.copy_from_slice(self);
+            return checksum.update(self);
+        }
+        for (piece, place) in self.chunks(PIECE).zip(place.chunks_mut(PIECE)) {
+            place.copy_from_slice(piece);
+            checksum.update(piece);
+        }
+    }
+}
+
+/// Data that is made in place.
+pub(crate) struct InPlace<F>(pub(crate) F);
+
+impl<F: FnOnce(&mut [u8])> Fill for InPlace<F> {
+    fn fill(self, place: &mut [u8], checksum: &mut Checksum) {
+        self.0(place);
+        checksum.update(place);
+    }
+}
+
+/// What is left in the place of data that nobody made.
+struct Leftovers;
+
+impl Fill for Leftovers {
+    fn fill(self, place: &mut [u8], checksum: &mut Checksum) {
+        checksum.update(place);
+    }
+}
+
+/// A place for frames that is the holder's alone. What is not published when it is dropped is
+/// published as void, so that nobody waits for it.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    window: Window,
+    base: u64,
+    salt: u32,
+    /// Where the next frame goes.
+    offset: u32,
+    /// Where the claimed place ends.
+    end: u32,
+    ordinal: u32,
+    /// The claim has reached the place where somebody should see to the pages that come next.
+    maintain: bool,
+}
+
+impl Claim {
+    /// The address of the next frame.
+    #[inline]
+    pub(crate) fn address(&self) -> u64 {
+        self.base + u64::from(self.offset)
+    }
+
+    /// The address behind the claimed place.
+    pub(crate) fn end_address(&self) -> u64 {
+        self.base + u64::from(self.end)
+    }
+
+    /// Whether this claim is the one that asks for maintenance.
+    #[inline]
+    pub(crate) fn asks_for_maintenance(&self) -> bool {
+        self.maintain
+    }
+
+    /// Writes the next frame and publishes it: its address.
+    #[inline]
+    pub(crate) fn publish(
+        &mut self,
+        key: &[u8],
+        data_len: usize,
+        arrival_ms: u64,
+        durable: u64,
+        data: impl Fill,
+    ) -> u64 {
+        let address = self.address();
+        self.reserve();
+        let ahead = self.offset as usize + FETCHED_AHEAD;
+        self.window.prefetch(ahead, ahead + (key.len() + data_len + 32).min(MAX_FETCHED));
+        let word = Word::new(State::Published, (key.len() + data_len) as u32);
+        let (key_len, ordinal) = (key.len() as u16, self.ordinal);
+        let header = Header { address, arrival_ms, key_len, ordinal, durable };
+        self.write(word, header, key, data);
+        self.release(word, 1);
+        address
+    }
+
+    /// Writes everything of a frame but its word.
+    #[inline]
+    fn write(&self, word: Word, header: Header, key: &[u8], data: impl Fill) {
+        let fields = header.fields();
+        let mut checksum = Checksum::new(self.salt, word, fields, key);
+        let at = (self.offset + CHECKSUM_AT) as usize;
+        let len = (HEADER_LEN - CHECKSUM_AT + word.len()) as usize;
+        self.window.with_bytes(at, len, |bytes| {
+            let (front, body) = bytes.split_at_mut((HEADER_LEN - CHECKSUM_AT) as usize);
+            let (crc, places) = front.split_at_mut(4);
+            for (place, field) in places.chunks_exact_mut(8).zip(fields) {
+                place.copy_from_slice(&field.to_le_bytes());
+            }
+            let (key_place, data_place) = body.split_at_mut(key.len());
+            key_place.copy_from_slice(key);
+            data.fill(data_place, &mut checksum);
+            crc.copy_from_slice(&checksum.finalize().to_le_bytes());
+        });
+    }
+
+    /// Says how much is claimed from here on: a producer that is killed leaves a hole of known
+    /// length.
+    #[inline]
+    fn reserve(&self) {
+        let word = Word::new(State::Reserved, self.end - self.offset - HEADER_LEN);
+        self.window.word(self.offset as usize).store(word.0, Ordering::Release);
+    }
+
+    /// Publishes the frame at `offset`, which is written, and goes on behind it. The last one of a
+    /// claim by a sequentially consistent exchange, so that whoever looks for sleepers next needs
+    /// no fence.
+    #[inline]
+    fn release(&mut self, word: Word, frames: u32) {
+        let place = self.window.word(self.offset as usize);
+        self.offset += word.frame_len();
+        self.ordinal += frames;
+        if self.offset == self.end {
+            place.swap(word.0, Ordering::SeqCst);
+        } else {
+            place.store(word.0, Ordering::Release);
+        }
+    }
+
+    /// Publishes a frame without a record, for so many claimed frames.
+    fn fill_rest(&mut self, state: State, len: u32, frames: u32) {
+        let word = Word::new(state, len);
+        let header = Header {
+            address: self.address(),
+            arrival_ms: u64::from(frames),
+            key_len: 0,
+            ordinal: self.ordinal,
+            durable: 0,
+        };
+        self.write(word, header, &[], Leftovers);
+        self.release(word, frames);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.offset < self.end {
+            // Whoever filled the place in panicked; one frame stands for all that are left.
+            self.fill_rest(State::Void, self.end - self.offset - HEADER_LEN, 1);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Durability: how far the log is on the disk, and waiting for it.
+//!
+//! One thread syncs at a time, without a lock; those who come meanwhile wait, and the next sync
+//! serves all of them (group commit). Only what is published without a gap is synced and counted:
+//! a record is not durable as long as recovery could end before it.
+
+use crate::error::{Error, Result};
+use crate::os::sync::atomic::{AtomicU64, Ordering};
+use crate::os::sync::{Condvar, Mutex};
+use crate::position::ShardId;
+
+/// How far a shard is durable.
+#[derive(Debug)]
+pub(crate) struct Watermark {
+    shard: ShardId,
+    /// Everything below is on the disk. Written by the thread that syncs, after its sync; read by
+    /// producers, who note it in their frames, and by waiters. It only rises, and says nothing
+    /// about other memory: relaxed order suffices for the notes, and waiters take the lock.
+    durable: AtomicU64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    syncing: bool,
+    /// What the sync said that failed: from then on nothing is certain any more.
+    failed: Option<String>,
+}
+
+impl Watermark {
+    /// A shard of which everything below `durable` is on the disk.
+    pub(crate) fn new(shard: ShardId, durable: u64) -> Self {
+        let state = Mutex::default();
+        Self { shard, durable: AtomicU64::new(durable), state, changed: Condvar::new() }
+    }
+
+    /// Everything below is on the disk.
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        self.durable.load(Ordering::Relaxed)
+    }
+
+    /// Returns when everything below `address` is durable. `sync` is called by one thread at a
+    /// time: it makes durable what it can, at least up to `address`, and says how far it came.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if a sync has failed, now or before.
+    pub(crate) fn raise_to(
+        &self,
+        address: u64,
+        sync: impl FnOnce(u64) -> Result<u64>,
+    ) -> Result<()> {
+        let mut state = self.state.lock();
+        while state.syncing && state.failed.is_none() && self.get() < address {
+            self.changed.wait(&mut state);
+        }
+        if let Some(cause) = &state.failed {
+            return Err(self.poisoned(cause.clone()));
+        }
+        if self.get() >= address {
+            return Ok(());
+        }
+        state.syncing = true;
+        drop(state);
+        let result = sync(self.get());
+        let mut state = self.state.lock();
+        state.syncing = false;
+        let outcome = match result {
+            Ok(durable) => {
+                self.durable.store(durable, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                let cause = error.to_string();
+                state.failed = Some(cause.clone());
+                Err(self.poisoned(cause))
+            }
+        };
+        self.changed.notify_all();
+        outcome
+    }
+
+    /// From now on nothing is certain any more.
+    pub(crate) fn poison(&self, cause: String) {
+        self.state.lock().failed.get_or_insert(cause);
+        self.changed.notify_all();
+    }
+
+    /// Whether a sync has failed.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if so.
+    pub(crate) fn check(&self) -> Result<()> {
+        match &self.state.lock().failed {
+            Some(cause) => Err(self.poisoned(cause.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn poisoned(&self, cause: String) -> Error {
+        Error::Poisoned { shard: self.shard, durable: self.get().into(), cause }
+    }
+}

@@ -1,0 +1,124 @@
+//! Which segments a shard has. Segments that nobody reads are known, but not mapped.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use crate::error::Result;
+use crate::format::segment_header::{SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::os::sync::Mutex;
+use crate::shard::recovery::Found;
+use crate::shard::segment::Segment;
+
+/// A segment that is mapped when somebody reads it.
+#[derive(Debug)]
+struct Entry {
+    found: Found,
+    mapped: Weak<Segment>,
+    /// Kept mapped as long as it is written to.
+    kept: Option<Arc<Segment>>,
+}
+
+/// The segments of a shard by their base.
+#[derive(Debug, Default)]
+pub(crate) struct Index(Mutex<BTreeMap<u64, Entry>>);
+
+impl Index {
+    /// Knows these segments from now on, and no others.
+    pub(crate) fn update(&self, segments: Vec<Found>) {
+        let mut index = self.0.lock();
+        let mut old = std::mem::take(&mut *index);
+        for found in segments {
+            let base = found.header.base;
+            let entry = match old.remove(&base) {
+                Some(entry)
+                    if entry.found.end == found.end && entry.found.header == found.header =>
+                {
+                    entry
+                }
+                // A map that knows less is not handed out again.
+                _ => Entry { found, mapped: Weak::new(), kept: None },
+            };
+            index.insert(base, entry);
+        }
+    }
+
+    /// Adds a segment that is being written.
+    pub(crate) fn add(&self, found: Found, segment: &Arc<Segment>) {
+        let mapped = Arc::downgrade(segment);
+        let entry = Entry { found, mapped, kept: Some(Arc::clone(segment)) };
+        self.0.lock().insert(segment.header.base, entry);
+    }
+
+    /// Does not know a segment any more; nothing is in it.
+    pub(crate) fn forget(&self, base: u64) {
+        self.0.lock().remove(&base);
+    }
+
+    /// Does not keep a segment mapped any more; it is finished, as `found` says.
+    pub(crate) fn release(&self, base: u64, update: impl FnOnce(&mut Found)) {
+        if let Some(entry) = self.0.lock().get_mut(&base) {
+            update(&mut entry.found);
+            entry.kept = None;
+        }
+    }
+
+    /// The segment that has `address`, or the first one above it.
+    pub(crate) fn at_or_above(&self, address: u64) -> Result<Option<Arc<Segment>>> {
+        let mut index = self.0.lock();
+        loop {
+            let below = index.range(..=address).next_back().map(|(base, entry)| (*base, entry));
+            let base = match below {
+                Some((base, entry)) if address < base + entry.found.header.capacity => base,
+                _ => match index.range(address..).next() {
+                    Some((base, _)) => *base,
+                    None => return Ok(None),
+                },
+            };
+            let entry = index.get_mut(&base).expect("it was just found");
+            match entry.segment() {
+                // It was never used, and the writer has removed it.
+                Err(error) if entry.found.may_be_gone() && error.is_not_found() => {
+                    index.remove(&base);
+                }
+                segment => return segment.map(Some),
+            }
+        }
+    }
+
+    /// The bases of all segments, and the header of the last one.
+    pub(crate) fn bases(&self) -> (Vec<u64>, Option<SegmentHeader>) {
+        let index = self.0.lock();
+        let last = index.values().next_back().map(|entry| entry.found.header.clone());
+        (index.keys().copied().collect(), last)
+    }
+
+    /// What the shard stores from one address up to another, in bytes.
+    pub(crate) fn bytes_between(&self, address: u64, tip: u64) -> u64 {
+        let index = self.0.lock();
+        let first = index.range(..=address).next_back().map_or(0, |(base, _)| *base);
+        let stored = index.range(first..).map(|(base, Entry { found, .. })| {
+            let start = base + u64::from(SEGMENT_HEADER_LEN);
+            let end = found.end.map_or(base + found.header.capacity, |end| end.address);
+            end.min(tip).saturating_sub(start.max(address))
+        });
+        stored.sum()
+    }
+
+    /// What is known of each segment from the one that has `address` on.
+    pub(crate) fn from(&self, address: u64) -> Vec<Found> {
+        let index = self.0.lock();
+        let first = index.range(..=address).next_back().map_or(0, |(base, _)| *base);
+        index.range(first..).map(|(_, entry)| entry.found.clone()).collect()
+    }
+}
+
+impl Entry {
+    fn segment(&mut self) -> Result<Arc<Segment>> {
+        if let Some(segment) = self.mapped.upgrade() {
+            return Ok(segment);
+        }
+        let segment = Arc::new(self.found.open(self.found.fate)?);
+        self.mapped = Arc::downgrade(&segment);
+        Ok(segment)
+    }
+}

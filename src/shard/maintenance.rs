@@ -1,0 +1,110 @@
+//! What is done for a shard behind its producers' backs: pages and segments before they are
+//! needed, seals after.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::format::segment_header::{End, SEGMENT_HEADER_LEN, Seal, SealKind, SegmentHeader};
+use crate::shard::Log;
+use crate::shard::append::maintenance_distance;
+use crate::shard::segment::{self, Segment};
+use crate::shard::writer::Writer;
+
+/// A producer that fills a quarter of a segment in less than this is about to need all of the
+/// next: its pages are made ready ahead. Those of a slow one would be written back, and protected
+/// again, before it gets there.
+const FAST: Duration = Duration::from_secs(1);
+/// How many bytes are made ready before the next look whether somebody waits for the segment.
+const FILLED_AT_ONCE: usize = 256 << 10;
+
+impl Writer {
+    /// Touches the pages that come next, and makes the next segment before it is needed.
+    pub(crate) fn prepare(&self, log: &Log) -> Result<()> {
+        let mut next = self.next.lock();
+        let Some((segment, slot)) = self.ring.active(&next.bound) else { return Ok(()) };
+        let segment = Arc::clone(segment);
+        let capacity = segment.header.capacity as u32;
+        let tail = capacity - slot.tail.mark().remaining().unwrap_or(0) as u32;
+        let ahead = tail + 2 * maintenance_distance(segment.header.capacity);
+        let missing = next.populated.max(tail)..ahead.min(capacity);
+        next.populated = next.populated.max(missing.end);
+        let wanted = next.spare.is_none() && !next.closed && !next.making && tail > capacity / 4;
+        let is_fast = next.bound_at.elapsed() < FAST;
+        next.making |= wanted;
+        let header =
+            SegmentHeader { base: segment.limit(), ..next.header(log, next.capacity(log, 0)) };
+        drop(next);
+        segment.map.populate(missing.start as usize..missing.end as usize);
+        self.retire_finished();
+        if !wanted {
+            return Ok(());
+        }
+        let spare = self.make_spare(log, header, is_fast);
+        let mut next = self.next.lock();
+        next.making = false;
+        self.made.notify_all();
+        next.spare = Some(spare?);
+        Ok(())
+    }
+
+    /// A new segment and, if there is time, pages for all of it.
+    fn make_spare(
+        &self,
+        log: &Log,
+        header: SegmentHeader,
+        is_fast: bool,
+    ) -> Result<(Segment, u32)> {
+        let spare = segment::create(&log.directory, header)?;
+        let mut populated = SEGMENT_HEADER_LEN;
+        let zeros = if is_fast { vec![0; FILLED_AT_ONCE] } else { Vec::new() };
+        while is_fast
+            && u64::from(populated) < spare.header.capacity
+            && !self.hurry.load(Ordering::Relaxed)
+        {
+            match spare.fill(populated, &zeros) {
+                Ok(to) => populated = to,
+                // The pages are made when they are needed.
+                Err(_) => break,
+            }
+        }
+        Ok((spare, populated))
+    }
+
+    /// Takes out of the ring what is published, so that nobody who rolls has to.
+    pub(super) fn retire_finished(&self) {
+        loop {
+            let next = self.next.lock();
+            let finished = self.ring.oldest(&next.bound).filter(|(_, slot)| slot.end().is_some());
+            let Some(segment) = finished.map(|(segment, _)| Arc::clone(segment)) else { return };
+            drop(next);
+            // The walk over all its frames takes long, and the lock is not needed for it.
+            if !segment.published().1 {
+                return;
+            }
+            self.retire_oldest(&mut self.next.lock());
+        }
+    }
+
+    /// Makes finished segments durable and seals them.
+    pub(crate) fn settle(&self, log: &Log) -> Result<()> {
+        let _one_at_a_time = self.settling.lock();
+        loop {
+            let retired = self.next.lock().retired.first().cloned();
+            let Some((segment, end)) = retired else { return Ok(()) };
+            segment.map.forget_pages();
+            self.sync_to(segment.limit())?;
+            let end = End { durable: segment.limit(), ..end };
+            let newest_arrival_ms = segment.newest_arrival_ms();
+            let seal = Seal { kind: SealKind::Full, end, newest_arrival_ms };
+            segment.seal(&seal)?;
+            let _ = segment.end.set(end);
+            log.index.release(segment.header.base, |found| {
+                found.end = Some(end);
+                found.seal = Some(seal);
+            });
+            self.next.lock().retired.retain(|(other, _)| !Arc::ptr_eq(other, &segment));
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The writing side of a shard: claiming and rolling on, making durable, ending and closing.
+//!
+//! A segment's way: made as a spare, with all its blocks and durable, before anybody needs it;
+//! bound to the ring, where producers fill it; retired when all of it is published; made durable,
+//! sealed, and left to the readers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::format::segment_header::{End, SEGMENT_HEADER_LEN, Seal, SealKind};
+use crate::os::fs;
+use crate::os::sync::{Condvar, Mutex, MutexGuard, yield_now};
+use crate::shard::append::{Claim, Ring, Slot};
+use crate::shard::cursor::Place;
+use crate::shard::flush::Watermark;
+use crate::shard::next::Next;
+use crate::shard::recovery::Found;
+use crate::shard::segment::{self, Segment};
+use crate::shard::tail::Mark;
+use crate::shard::{Log, Tip};
+
+/// The writing side of a shard.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(super) ring: Ring,
+    pub(crate) watermark: Watermark,
+    pub(super) next: Mutex<Next>,
+    /// Signalled when a spare is there, or could not be made.
+    pub(super) made: Condvar,
+    /// Held by the one who seals segments.
+    pub(super) settling: Mutex<()>,
+    /// Somebody waits for the spare. Set and cleared under the lock; looked at without it by the
+    /// one who makes the spare: seen late, it only takes a little longer.
+    pub(super) hurry: AtomicBool,
+}
+
+impl Writer {
+    /// The writer of a shard with these segments, of which nothing else is at work.
+    pub(crate) fn open(log: &Log, segments: &mut [Found]) -> Result<Self> {
+        let next = Next::open(log, segments)?;
+        // All of it was made durable, by a seal or the recovery.
+        let watermark = Watermark::new(log.shard, next.resting_place());
+        let (next, made, hurry) = (Mutex::new(next), Condvar::new(), AtomicBool::new(false));
+        let settling = Mutex::new(());
+        Ok(Self { ring: Ring::new(), watermark, next, made, settling, hurry })
+    }
+
+    /// Claims `len` bytes for so many frames, in the next segment if need be.
+    #[inline]
+    pub(crate) fn claim(&self, log: &Log, len: u32, frames: u32) -> Result<Claim> {
+        loop {
+            if let Some(claim) = self.ring.claim(len, frames) {
+                return Ok(claim);
+            }
+            self.roll(log, u64::from(len))?;
+        }
+    }
+
+    /// Sees to it that the active segment has room, unless somebody else did.
+    #[cold]
+    fn roll(&self, log: &Log, needed: u64) -> Result<()> {
+        let mut next = self.lock_made();
+        if self.ring.active_slot().tail.mark().remaining().is_some() {
+            return Ok(());
+        }
+        let rolled = match self.watermark.check() {
+            Ok(()) if next.closed => Err(Error::ShardClosed { shard: log.shard }),
+            Ok(()) => self.bind_next(log, &mut next, needed),
+            Err(poisoned) => Err(poisoned),
+        };
+        if rolled.is_err() {
+            self.ring.forget_late_claims(&next.bound);
+        }
+        rolled
+    }
+
+    /// The lock, when nobody makes a spare.
+    fn lock_made(&self) -> MutexGuard<'_, Next> {
+        let mut next = self.next.lock();
+        while next.making {
+            self.hurry.store(true, Ordering::Relaxed);
+            self.made.wait(&mut next);
+        }
+        self.hurry.store(false, Ordering::Relaxed);
+        next
+    }
+
+    fn bind_next(&self, log: &Log, next: &mut Next, needed: u64) -> Result<()> {
+        while self.ring.is_full(&next.bound) && !self.retire_oldest(next) {
+            yield_now();
+        }
+        if let Some((segment, slot)) = self.ring.active(&next.bound) {
+            let end = end_at(segment, end_of(slot));
+            next.pass(segment.limit(), end);
+        } else if let Some(found) = &next.paused {
+            let (segment, end) = resume(found, &self.watermark)?;
+            let offset = segment.offset(end.address);
+            (next.populated, next.bound_at) = (offset, Instant::now());
+            log.index.add(found.clone(), &segment);
+            self.ring.bind(&mut next.bound, segment, offset, end.frames);
+            next.paused = None;
+            return Ok(());
+        }
+        let capacity = next.capacity(log, needed);
+        let (mut segment, populated) = match next.spare.take() {
+            Some(spare) if spare.0.header.capacity >= capacity => spare,
+            // If there is no room for a larger one, this one is still good for others.
+            too_small => {
+                let created = segment::create(&log.directory, next.header(log, capacity));
+                (created.inspect_err(|_| next.spare = too_small)?, 0)
+            }
+        };
+        segment.first_ordinal = next.ordinal;
+        next.size = next.size.saturating_mul(2);
+        next.recovered.clear();
+        (next.populated, next.bound_at) = (populated, Instant::now());
+        for (base, unused) in next.unused.drain(..) {
+            // Its numbers are behind us now; a file that stays does no harm.
+            log.index.forget(base);
+            let _ = fs::remove(&unused);
+        }
+        let segment = Arc::new(segment);
+        log.index.add(Found::new(&segment), &segment);
+        self.ring.bind(&mut next.bound, segment, SEGMENT_HEADER_LEN, 0);
+        Ok(())
+    }
+
+    /// Takes the oldest segment out of the ring if all of it is published.
+    pub(super) fn retire_oldest(&self, next: &mut Next) -> bool {
+        let Some((segment, slot)) = self.ring.oldest(&next.bound) else { return false };
+        let Some(mark) = slot.end() else { return false };
+        let end = end_at(segment, mark);
+        if !segment.published().1 {
+            return false;
+        }
+        let segment = self.ring.retire(&mut next.bound).expect("it was there");
+        next.pass(segment.limit(), end);
+        next.retired.push((segment, end));
+        true
+    }
+
+    /// Returns when everything below `address`, which was claimed, is durable.
+    pub(crate) fn sync_to(&self, address: u64) -> Result<()> {
+        let raised = self.watermark.raise_to(address, |from| self.sync_published(from, address));
+        if raised.is_err() {
+            // Nothing more is acknowledged, whatever its durability.
+            let _next = self.next.lock();
+            self.ring.end_active();
+        }
+        raised
+    }
+
+    /// Makes durable what is published without a gap, at least up to `address`: how far that is.
+    fn sync_published(&self, from: u64, address: u64) -> Result<u64> {
+        let segments = {
+            let next = self.next.lock();
+            let retired = next.retired.iter().map(|(segment, _)| Arc::clone(segment));
+            retired.chain(self.ring.segments(&next.bound)).collect::<Vec<_>>()
+        };
+        let mut durable = from;
+        for segment in segments {
+            if segment.limit() <= durable {
+                continue;
+            }
+            let start = segment.offset(durable.max(segment.start()));
+            let (mut offset, mut ended) = segment.published();
+            while !ended && segment.address(offset) < address {
+                // Somebody is writing before us.
+                yield_now();
+                (offset, ended) = segment.published();
+            }
+            segment.sync(start..offset)?;
+            durable = if ended { segment.limit() } else { segment.address(offset) };
+            if durable >= address {
+                break;
+            }
+        }
+        Ok(durable)
+    }
+
+    /// Behind all that was claimed.
+    pub(crate) fn tip(&self) -> Tip {
+        let next = self.next.lock();
+        let Some((segment, slot)) = self.ring.active(&next.bound) else {
+            let address = next.resting_place();
+            return Tip { place: Place { address, segment: None }, frames: next.ordinal };
+        };
+        let mark = slot.end().unwrap_or_else(|| slot.tail.mark());
+        let address = segment.limit() - mark.remaining().unwrap_or(0);
+        let frames = segment.first_ordinal + u64::from(mark.frames());
+        Tip { place: Place { address, segment: Some(Arc::clone(segment)) }, frames }
+    }
+
+    /// Ends the shard: no claim is granted any more, all that were are durable. The address where
+    /// it ends.
+    pub(crate) fn end(&self, log: &Log) -> Result<u64> {
+        let mut next = self.lock_made();
+        self.tell_recovered(log, &mut next)?;
+        next.closed = true;
+        let end = match self.ring.active(&next.bound) {
+            Some((segment, slot)) => {
+                self.ring.end_active();
+                end_at(segment, end_of(slot)).address
+            }
+            None => next.resting_place(),
+        };
+        let active = self.ring.active(&next.bound).is_some();
+        drop(next);
+        if active {
+            self.sync_to(end)?;
+            self.retire_finished();
+            self.settle(log)?;
+        }
+        Ok(end)
+    }
+
+    /// Sees to it that other processes learn where the segments end that an earlier life left
+    /// unfinished, though nothing was put since: the header of a segment tells.
+    fn tell_recovered(&self, log: &Log, next: &mut Next) -> Result<()> {
+        if next.recovered.is_empty() || self.ring.active(&next.bound).is_some() {
+            return Ok(());
+        }
+        self.bind_next(log, next, 0)
+    }
+
+    /// Takes records again after `end`.
+    pub(crate) fn reopen(&self) {
+        self.next.lock().closed = false;
+    }
+
+    /// Leaves the shard in good order: all of it durable, and the next writer can go on. No
+    /// producer is at work.
+    pub(crate) fn close(&self, log: &Log) -> Result<()> {
+        let mut next = self.lock_made();
+        next.closed = true;
+        if let Some((spare, _)) = next.spare.take() {
+            fs::remove(&spare.path)?;
+        }
+        // If there is no room for it, the next life finds out once more.
+        let _ = self.tell_recovered(log, &mut next);
+        let active = self.ring.active(&next.bound).map(|(segment, _)| Arc::clone(segment));
+        let Some(segment) = active else {
+            drop(next);
+            self.settle(log)?;
+            return self.watermark.check();
+        };
+        let Some(mark) = self.ring.pause_active() else {
+            drop(next);
+            self.retire_finished();
+            return self.settle(log);
+        };
+        drop(next);
+        self.retire_finished();
+        self.settle(log)?;
+        let end = end_at(&segment, mark);
+        self.sync_to(end.address)?;
+        let end = End { durable: end.address, ..end };
+        let newest_arrival_ms = segment.newest_arrival_ms();
+        segment.seal(&Seal { kind: SealKind::Paused, end, newest_arrival_ms })?;
+        let file = fs::open_write(&segment.path)?;
+        // The page behind the end stays: readers look there for more.
+        let start = (end.address.next_multiple_of(4096) + 4096).min(segment.limit());
+        fs::release(&file, start - segment.header.base, segment.limit() - start);
+        Ok(())
+    }
+}
+
+/// Goes on in a segment that was left in good order: the segment, and where. From now on it is not
+/// in good order any more, durably so before anything is added to it.
+fn resume(found: &Found, watermark: &Watermark) -> Result<(Arc<Segment>, End)> {
+    let seal = found.seal.expect("a paused segment has a seal");
+    let segment = segment::resume(found)?;
+    // If a second attempt succeeded, the old seal could still be on the disk: the next life would
+    // go on where this one did, over its records.
+    segment
+        .seal(&Seal { kind: SealKind::Resumed, ..seal })
+        .inspect_err(|error| watermark.poison(error.to_string()))?;
+    Ok((Arc::new(segment), seal.end))
+}
+
+/// Where the segment of a used-up slot ends; the claim that crossed the end is about to say so.
+fn end_of(slot: &Slot) -> Mark {
+    loop {
+        match slot.end() {
+            Some(mark) => return mark,
+            None => yield_now(),
+        }
+    }
+}
+
+fn end_at(segment: &Segment, mark: Mark) -> End {
+    End {
+        address: segment.limit() - mark.remaining().expect("an end lies in its segment"),
+        first_ordinal: segment.first_ordinal,
+        frames: mark.frames(),
+        durable: 0,
+    }
+}

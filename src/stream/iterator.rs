@@ -1,0 +1,229 @@
+//! Reading: a shard iterator says where, a page is what was there.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::lineage::ShardInfo;
+use crate::os::signal::Event;
+use crate::position::{SequenceNumber, ShardId, StartingPosition};
+use crate::record::{Batch, Lag, Limit, WaitStrategy};
+use crate::shard::Shard;
+use crate::shard::cursor::Place;
+use crate::stream::Stream;
+
+/// How long a reader sleeps before it looks again what another process has written.
+const POLL: Duration = Duration::from_millis(1);
+
+/// A place in a shard to read from: a plain value that never expires. Reading does not change it;
+/// the page that was read has the next one.
+///
+/// It keeps the segment mapped that it was read from, so that the next page is at hand.
+#[derive(Clone)]
+pub struct ShardIterator {
+    shard: ShardId,
+    place: Place,
+}
+
+impl ShardIterator {
+    /// The shard it reads.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The next record it reads has this number or a higher one. Stored, it makes the same
+    /// iterator again, with [`StartingPosition::AtSequenceNumber`].
+    pub fn sequence_number(&self) -> SequenceNumber {
+        self.place.address.into()
+    }
+}
+
+impl fmt::Debug for ShardIterator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ShardIterator({} at {})", self.shard, self.place.address)
+    }
+}
+
+/// What [`get_records`](Stream::get_records) found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Page {
+    /// The records; empty only if the iterator is behind the newest one.
+    pub records: Batch,
+    /// Where to read on; none behind the last record of a closed shard.
+    pub next_shard_iterator: Option<ShardIterator>,
+    /// If the closed shard ends here: the shards that its hash keys went to.
+    pub child_shards: Vec<ShardInfo>,
+}
+
+impl Stream {
+    /// An iterator that reads a shard from this position on.
+    ///
+    /// # Errors
+    /// [`Error::ShardNotFound`]; [`Error::WrongShard`] if a number lies below the shard's
+    /// `starting_sequence_number` or, if the shard is closed, above its `ending_sequence_number`;
+    /// what reading says if the position is looked for by time.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// use millstream::{Limit, ShardId, StartingPosition};
+    ///
+    /// let mut iterator =
+    ///     stream.shard_iterator(ShardId::new(0), StartingPosition::TrimHorizon)?;
+    /// stream.put("customer-7", "clicked")?;
+    /// let page = stream.get_records(&iterator, Limit::default())?;
+    /// assert_eq!(page.records.len(), 1);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn shard_iterator(&self, shard: ShardId, from: StartingPosition) -> Result<ShardIterator> {
+        let (info, at) = self.shard(shard)?;
+        at.refresh()?;
+        let number = |number: SequenceNumber| {
+            let above = info.ending_sequence_number.is_some_and(|end| number > end);
+            let below = number < info.starting_sequence_number;
+            let address = number.address().filter(|_| !above && !below);
+            address.ok_or(Error::WrongShard { shard, sequence_number: number })
+        };
+        let place = match from {
+            StartingPosition::TrimHorizon => Place { address: at.log.start, segment: None },
+            StartingPosition::Latest => at.tip()?.place,
+            StartingPosition::AtSequenceNumber(at) => Place { address: number(at)?, segment: None },
+            StartingPosition::AfterSequenceNumber(after) => {
+                Place { address: number(after)?.saturating_add(1), segment: None }
+            }
+            StartingPosition::AtTimestampMs(time_ms) => at.log.find_time(time_ms)?,
+        };
+        Ok(ShardIterator { shard, place })
+    }
+
+    /// Reads the records at an iterator, as many as the limit allows; at least one if there is one.
+    /// A page without records has a next iterator too: it is as good as the old one.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the next record is not as it was written.
+    pub fn get_records(&self, iterator: &ShardIterator, limit: Limit) -> Result<Page> {
+        let shard = iterator.shard;
+        let (_, at) = self.shard(shard)?;
+        let mut reading = at.read(&iterator.place, limit)?;
+        reading.records.set_lag(at.lag(&reading, self.now_ms())?);
+        let at_the_end = reading.next_arrival_ms.is_none();
+        let closed = at_the_end && {
+            self.refresh()?;
+            let end = self.shard(shard)?.0.ending_sequence_number.and_then(SequenceNumber::address);
+            // What was read may be older than the end: there may be segments in between.
+            end.is_some_and(|end| reading.complete_to >= end)
+        };
+        let child_shards = if closed { self.children(shard) } else { Vec::new() };
+        let next = ShardIterator { shard, place: reading.next };
+        Ok(Page {
+            records: reading.records,
+            next_shard_iterator: (!closed).then_some(next),
+            child_shards,
+        })
+    }
+
+    /// How far an iterator is behind the newest record of its shard.
+    ///
+    /// # Errors
+    /// As [`get_records`](Self::get_records).
+    pub fn lag(&self, iterator: &ShardIterator) -> Result<Lag> {
+        let (_, at) = self.shard(iterator.shard)?;
+        let reading = at.read(&iterator.place, Limit::records(1))?;
+        let behind = at.lag(&reading, self.now_ms())?;
+        let Some(first) = reading.records.iter().next() else { return Ok(behind) };
+        let tip = at.tip()?;
+        Ok(Lag {
+            records: tip.frames.saturating_sub(reading.ordinal.saturating_sub(1)),
+            bytes: at.log.index.bytes_between(iterator.place.address, tip.place.address),
+            millis: self.now_ms().saturating_sub(first.arrival_ms()),
+        })
+    }
+
+    /// Waits until there is something to read at the iterator: a record, or the end of its shard.
+    /// False if there was nothing within `timeout`.
+    ///
+    /// # Errors
+    /// As [`get_records`](Self::get_records).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// use std::time::Duration;
+    /// use millstream::{ShardId, StartingPosition};
+    ///
+    /// let iterator = stream.shard_iterator(ShardId::new(0), StartingPosition::Latest)?;
+    /// assert!(!stream.wait(&iterator, Duration::from_millis(1))?);
+    /// stream.put("customer-7", "clicked")?;
+    /// assert!(stream.wait(&iterator, Duration::from_secs(1))?);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn wait(&self, iterator: &ShardIterator, timeout: Duration) -> Result<bool> {
+        self.wait_with(iterator, timeout, WaitStrategy::Park)
+    }
+
+    /// Waits as [`wait`](Self::wait) does, in the manner of the strategy.
+    ///
+    /// # Errors
+    /// As [`get_records`](Self::get_records).
+    pub fn wait_with(
+        &self,
+        iterator: &ShardIterator,
+        timeout: Duration,
+        strategy: WaitStrategy,
+    ) -> Result<bool> {
+        let (_, shard) = self.shard(iterator.shard)?;
+        let deadline = Instant::now().checked_add(timeout);
+        let left = || match deadline {
+            Some(deadline) => deadline.saturating_duration_since(Instant::now()),
+            None => Duration::MAX,
+        };
+        let event = Arc::new(Event::default());
+        loop {
+            if strategy == WaitStrategy::Park {
+                shard.bell.listen(&event);
+            }
+            let found = self.has_news(iterator).inspect_err(|_| shard.bell.forget(&event))?;
+            if found || left().is_zero() {
+                shard.bell.forget(&event);
+                return Ok(found);
+            }
+            match strategy {
+                WaitStrategy::Park => {
+                    let nap = if shard.rings() { Duration::MAX } else { POLL };
+                    event.wait_for(left().min(nap));
+                }
+                WaitStrategy::Yield => watch(&shard, iterator, std::thread::yield_now),
+                WaitStrategy::Spin => watch(&shard, iterator, std::hint::spin_loop),
+            }
+        }
+    }
+
+    /// Notifies `event` when there is something to read at the iterator, at once if there is
+    /// already. False if another process writes the stream: then nobody can tell.
+    pub(crate) fn notify(&self, iterator: &ShardIterator, event: &Arc<Event>) -> Result<bool> {
+        let (_, shard) = self.shard(iterator.shard)?;
+        shard.bell.listen(event);
+        if self.has_news(iterator)? {
+            shard.bell.forget(event);
+            event.notify();
+        }
+        Ok(shard.rings())
+    }
+
+    fn has_news(&self, iterator: &ShardIterator) -> Result<bool> {
+        let page = self.get_records(iterator, Limit::records(1))?;
+        Ok(!page.records.is_empty() || page.next_shard_iterator.is_none())
+    }
+}
+
+/// Looks for news for some microseconds; the end of a shard and the time are looked at in between.
+fn watch(shard: &Shard, iterator: &ShardIterator, pause: impl Fn()) {
+    for _ in 0..1000 {
+        if shard.may_have_news(&iterator.place) {
+            return;
+        }
+        pause();
+    }
+}

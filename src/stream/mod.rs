@@ -1,0 +1,319 @@
+//! A stream: keys, ranges, lineage; what users hold in their hands.
+
+mod builder;
+mod iterator;
+mod keeper;
+mod put;
+mod reshard;
+mod router;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+pub use builder::StreamBuilder;
+pub(crate) use builder::{must_be_stream, read_manifest};
+pub use iterator::{Page, ShardIterator};
+
+use crate::error::{Error, Result};
+use crate::format::manifest::Manifest;
+use crate::format::names::{MANIFEST, SHARDS};
+use crate::hash_key::HashAlgorithm;
+use crate::lineage::ShardInfo;
+use crate::os::clock::Time;
+use crate::os::fs::{self, DirectoryLock};
+use crate::position::{MAX_NUMBER, SequenceNumber, ShardId};
+use crate::record::{Durability, Limit};
+use crate::shard::cursor::Place;
+use crate::shard::index::Index;
+use crate::shard::{Log, Shard};
+use crate::stream::keeper::Keeper;
+use crate::stream::router::Router;
+
+/// A sharded, ordered, replayable stream of records in a directory.
+///
+/// A cheap handle: clones share the stream, and all methods can be called from any number of
+/// threads at the same time. When the last handle is dropped, the stream is closed: everything is
+/// made durable, and the next opening goes on where this one stopped. [`close`](Self::close) does
+/// the same and says whether it succeeded.
+///
+/// One process at a time can have a stream open for putting; any number of others can read it
+/// meanwhile, with [`open_read_only`](Self::open_read_only).
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("clicks");
+/// use millstream::{Limit, StartingPosition, Stream};
+///
+/// let stream = Stream::builder(&path).shards(2).open()?;
+/// let receipt = stream.put("customer-7", "clicked")?;
+///
+/// let iterator = stream.shard_iterator(receipt.shard, StartingPosition::TrimHorizon)?;
+/// let page = stream.get_records(&iterator, Limit::default())?;
+/// let record = page.records.get(0).expect("it was just put");
+/// assert_eq!((record.partition_key(), record.data()), ("customer-7", &b"clicked"[..]));
+/// assert_eq!(record.sequence_number(), receipt.sequence_number);
+/// # Ok::<(), millstream::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Stream {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    hash: HashAlgorithm,
+    max_record_bytes: usize,
+    durability: Durability,
+    time: Time,
+    router: Router,
+    shape: RwLock<Shape>,
+    /// Held by the one who changes the shape; puts that find their shard closed wait for it.
+    reshaping: Mutex<()>,
+    /// None: opened read-only.
+    keeper: Option<Keeper>,
+    _lock: Option<DirectoryLock>,
+}
+
+/// The shards there are. Those of which nothing is left are in the manifest alone.
+#[derive(Debug)]
+struct Shape {
+    manifest: Manifest,
+    /// The file that the manifest was read from, if another process may replace it.
+    seen: Option<File>,
+    shards: BTreeMap<ShardId, Arc<Shard>>,
+}
+
+/// What there is in a shard; see [`Stream::describe_shard`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardDescription {
+    /// Range, parents, end.
+    pub info: ShardInfo,
+    /// How many records the shard has.
+    pub records: u64,
+    /// What they take in the log, in bytes, with their headers.
+    pub bytes: u64,
+    /// The number of the oldest record, if there is one.
+    pub first_sequence_number: Option<SequenceNumber>,
+    /// The number of the newest record, if there is one.
+    pub last_sequence_number: Option<SequenceNumber>,
+}
+
+impl Stream {
+    /// Opens or creates the stream in the directory `path`, as the builder is told.
+    pub fn builder(path: impl AsRef<Path>) -> StreamBuilder {
+        StreamBuilder::new(path.as_ref())
+    }
+
+    /// Opens a stream for reading alone, beside the process that puts to it (if there is one), and
+    /// follows what it does. Takes no lock and changes nothing; the file system may be read-only.
+    ///
+    /// # Errors
+    /// [`Error::StreamNotFound`]; [`Error::NotAStream`]; [`Error::Unsupported`];
+    /// [`Error::Corrupt`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        let path = fs::absolute(path.as_ref())?;
+        must_be_stream(&path)?;
+        let (manifest, seen) = read_manifest(&path)?;
+        let settings = Self::builder(&path);
+        Self::assemble(path, (manifest, Some(seen)), None, settings)
+    }
+
+    /// Puts a stream together from what its manifest says; with the lock, for writing.
+    fn assemble(
+        path: PathBuf,
+        (manifest, seen): (Manifest, Option<File>),
+        lock: Option<DirectoryLock>,
+        settings: StreamBuilder,
+    ) -> Result<Self> {
+        let hash = HashAlgorithm::from_name(&manifest.hash).ok_or_else(|| Error::Unsupported {
+            path: path.join(MANIFEST),
+            what: format!("the hash algorithm {:?}", manifest.hash),
+        })?;
+        let mut shards = BTreeMap::new();
+        for info in &manifest.shards {
+            let shard = open_shard(&path, &manifest, info, lock.is_some())?;
+            shards.insert(info.id, Arc::new(shard));
+        }
+        let max_record_bytes = manifest.max_record_bytes;
+        let shape = Shape { manifest, seen, shards };
+        let inner = Inner {
+            path,
+            hash,
+            max_record_bytes,
+            durability: settings.durability,
+            time: settings.time,
+            router: Router::new(shape.open_shards()),
+            shape: RwLock::new(shape),
+            reshaping: Mutex::new(()),
+            keeper: lock.is_some().then(Keeper::start).transpose()?,
+            _lock: lock,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The directory of the stream.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// How partition keys are hashed.
+    pub fn hash_algorithm(&self) -> HashAlgorithm {
+        self.inner.hash
+    }
+
+    /// All shards, closed ones too, by rising id.
+    pub fn shards(&self) -> Vec<ShardInfo> {
+        // What another process has changed is seen at the next look, if not now.
+        let _ = self.refresh();
+        self.inner.shape.read().manifest.shards.clone()
+    }
+
+    /// What there is in a shard at this moment.
+    ///
+    /// # Errors
+    /// [`Error::ShardNotFound`]; what reading says.
+    pub fn describe_shard(&self, shard: ShardId) -> Result<ShardDescription> {
+        let (info, at) = self.shard(shard)?;
+        let tip = at.tip()?;
+        let start = Place { address: at.log.start, segment: None };
+        let first = at.read(&start, Limit::records(1))?.records.last_sequence_number();
+        Ok(ShardDescription {
+            info,
+            records: if first.is_some() { tip.frames } else { 0 },
+            bytes: at.log.index.bytes_between(start.address, tip.place.address),
+            first_sequence_number: first,
+            last_sequence_number: at.log.last_number()?.map(SequenceNumber::from),
+        })
+    }
+
+    /// Makes everything durable that was put before.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if a sync fails or has failed; [`Error::ReadOnly`].
+    pub fn flush(&self) -> Result<()> {
+        let shards: Vec<_> = self.inner.shape.read().shards.values().cloned().collect();
+        shards.iter().try_for_each(|shard| shard.flush())
+    }
+
+    /// Drops this handle; if it was the last one, closes the stream as dropping does, and says
+    /// whether everything is durable.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] if a sync fails or has failed; what writing says.
+    pub fn close(self) -> Result<()> {
+        match Arc::into_inner(self.inner) {
+            Some(mut inner) => inner.close(),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.inner.time.now_ms()
+    }
+
+    /// A shard by its id.
+    fn shard(&self, shard: ShardId) -> Result<(ShardInfo, Arc<Shard>)> {
+        let shape = self.inner.shape.read();
+        let found = shape.info(shard).zip(shape.shards.get(&shard));
+        let (info, at) = found.ok_or(Error::ShardNotFound { shard })?;
+        Ok((info.clone(), Arc::clone(at)))
+    }
+
+    fn children(&self, parent: ShardId) -> Vec<ShardInfo> {
+        let shape = self.inner.shape.read();
+        let shards = shape.manifest.shards.iter();
+        shards.filter(|shard| shard.parents().any(|id| id == parent)).cloned().collect()
+    }
+
+    /// Looks whether another process has changed the shape.
+    fn refresh(&self) -> Result<()> {
+        let inner = &self.inner;
+        let is_current = match &inner.shape.read().seen {
+            Some(seen) => fs::is_at(seen, &inner.path.join(MANIFEST))?,
+            None => true,
+        };
+        if is_current {
+            return Ok(());
+        }
+        let (manifest, seen) = read_manifest(&inner.path)?;
+        let new = inner.open_new_shards(&manifest)?;
+        inner.show(manifest, new, Some(seen));
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// The shards of a manifest that are not shown yet, opened.
+    fn open_new_shards(&self, manifest: &Manifest) -> Result<Vec<(ShardId, Arc<Shard>)>> {
+        let shape = self.shape.read();
+        let new = manifest.shards.iter().filter(|info| !shape.shards.contains_key(&info.id));
+        new.map(|info| {
+            let shard = open_shard(&self.path, manifest, info, self.keeper.is_some())?;
+            Ok((info.id, Arc::new(shard)))
+        })
+        .collect()
+    }
+
+    /// Has the shape that a manifest says, which is on the disk.
+    fn show(&self, manifest: Manifest, new: Vec<(ShardId, Arc<Shard>)>, seen: Option<File>) {
+        let mut shape = self.shape.write();
+        for (id, shard) in new {
+            shape.shards.entry(id).or_insert(shard);
+        }
+        shape.manifest = manifest;
+        shape.seen = seen;
+        self.router.show(shape.open_shards());
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let Some(keeper) = self.keeper.take() else { return Ok(()) };
+        drop(keeper);
+        let shards = std::mem::take(&mut self.shape.get_mut().shards);
+        // All are closed, also behind one that cannot be.
+        shards.values().map(|shard| shard.close()).fold(Ok(()), Result::and)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Who wants to know calls `close`; the next opening recovers what this leaves.
+        let _ = self.close();
+    }
+}
+
+impl Shape {
+    fn info(&self, shard: ShardId) -> Option<&ShardInfo> {
+        let shards = &self.manifest.shards;
+        shards.binary_search_by_key(&shard, |info| info.id).ok().map(|at| &shards[at])
+    }
+
+    fn open_shards(&self) -> Vec<(crate::HashKeyRange, Arc<Shard>)> {
+        let open = self.manifest.shards.iter().filter(|info| info.is_open());
+        open.map(|info| (info.hash_key_range, Arc::clone(&self.shards[&info.id]))).collect()
+    }
+}
+
+fn open_shard(path: &Path, manifest: &Manifest, info: &ShardInfo, write: bool) -> Result<Shard> {
+    let manifest_path = path.join(MANIFEST);
+    let start = info.starting_sequence_number.address();
+    // Segments begin at pages.
+    let start = start.filter(|start| start.is_multiple_of(4096) && *start < MAX_NUMBER);
+    let start = start.ok_or_else(|| {
+        Error::corrupt(&manifest_path, 0, format!("{} starts at no local number", info.id))
+    })?;
+    let log = Log {
+        shard: info.id,
+        stream: manifest.stream,
+        directory: path.join(SHARDS).join(info.id.to_string()),
+        start,
+        max_segment_bytes: manifest.max_segment_bytes,
+        index: Index::default(),
+    };
+    if write { Shard::open(log) } else { Shard::open_read_only(log) }
+}

@@ -1,0 +1,246 @@
+//! Putting: from a key and data to a place in a shard.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::hash_key::HashKey;
+use crate::record::{Durability, MAX_PARTITION_KEY_CHARS, PutRecord, Receipt};
+use crate::shard::{Appended, Shard};
+use crate::stream::Stream;
+
+impl Stream {
+    /// Puts a record into the shard that owns the hash of its partition key. It is acknowledged
+    /// according to the stream's [`Durability`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidPartitionKey`] unless the key has 1 to 256 characters;
+    /// [`Error::RecordTooLarge`]; [`Error::DiskFull`]; [`Error::Poisoned`]; [`Error::ReadOnly`].
+    /// With the first two nothing was written, with [`Error::Poisoned`] it may have been.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// let first = stream.put("customer-7", "clicked")?;
+    /// let second = stream.put("customer-7", b"left")?;
+    /// assert!(first.sequence_number < second.sequence_number);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    #[inline]
+    pub fn put(&self, partition_key: &str, data: impl AsRef<[u8]>) -> Result<Receipt> {
+        self.put_record(PutRecord::new(partition_key, data.as_ref()))
+    }
+
+    /// Puts a record with an explicit hash key or a durability of its own.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    #[inline]
+    pub fn put_record(&self, record: PutRecord<'_>) -> Result<Receipt> {
+        let PutRecord { partition_key, data, durability, .. } = record;
+        self.check(partition_key, data.len())?;
+        let hash_key = self.hash_key(&record);
+        self.put_at(hash_key, durability, |shard, arrival_ms| {
+            shard.append(partition_key, data, arrival_ms)
+        })
+    }
+
+    /// Puts a record of `len` bytes that `fill` makes in place; they hold zeros before. If `fill`
+    /// panics, nothing is put.
+    ///
+    /// Readers and syncs wait for `fill` before they go on behind the record, so it should be
+    /// quick, and must not wait for the stream itself (to flush or split it, say).
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    ///
+    /// # Panics
+    /// If `fill` does.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// stream.put_with("sensor-3", 8, |place| place.copy_from_slice(&42u64.to_le_bytes()))?;
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn put_with(
+        &self,
+        partition_key: &str,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<Receipt> {
+        self.check(partition_key, len)?;
+        let hash_key = self.inner.hash.hash(partition_key);
+        let mut fill = Some(fill);
+        self.put_at(hash_key, None, |shard, arrival_ms| {
+            shard.append_with(partition_key, len, arrival_ms, |place| {
+                // A shard that is closed refuses before it asks for the data.
+                let fill = fill.take().expect("a record is filled once");
+                fill(place);
+            })
+        })
+    }
+
+    /// Puts any number of records: a result for each, in the same order. Records of one shard keep
+    /// their order. Some may be put while others are not; if one of a shard cannot be put, those
+    /// behind it of the same shard are not put either, so that their order is kept when the caller
+    /// puts them again. (A key or size that is refused concerns that record alone.)
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// let results = stream.put_batch([("customer-7", "clicked"), ("customer-8", "left")]);
+    /// assert!(results.iter().all(|result| result.is_ok()));
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn put_batch<'a, R: Into<PutRecord<'a>>>(
+        &self,
+        records: impl IntoIterator<Item = R>,
+    ) -> Vec<Result<Receipt>> {
+        let records: Vec<PutRecord<'a>> = records.into_iter().map(Into::into).collect();
+        let arrival_ms = self.now_ms();
+        // Nobody sees these receipts before they are those of the records.
+        let nowhere = Receipt::nowhere(arrival_ms);
+        let mut results: Vec<_> = records.iter().map(|_| Ok(nowhere)).collect();
+        let mut pending = Vec::with_capacity(records.len());
+        for (index, record) in records.iter().enumerate() {
+            match self.check(record.partition_key, record.data.len()) {
+                Ok(()) => pending.push((self.route(record), index)),
+                Err(error) => results[index] = Err(error),
+            }
+        }
+        while !pending.is_empty() {
+            pending = self.put_pending(&records, pending, arrival_ms, &mut results);
+        }
+        results
+    }
+
+    /// Puts the pending records, shard by shard: those that are pending still, because their shard
+    /// was closed.
+    fn put_pending<'s>(
+        &'s self,
+        records: &[PutRecord<'_>],
+        mut pending: Vec<(&'s Arc<Shard>, usize)>,
+        arrival_ms: u64,
+        results: &mut [Result<Receipt>],
+    ) -> Vec<(&'s Arc<Shard>, usize)> {
+        // A stable sort: records of one shard keep their order.
+        pending.sort_by_key(|(shard, _)| Arc::as_ptr(shard));
+        let mut left = Vec::new();
+        for routed in pending.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)) {
+            let shard = routed[0].0;
+            let batch = routed.iter().map(|(_, index)| {
+                let record = &records[*index];
+                (record.partition_key, record.data)
+            });
+            let mut done = routed.iter().map(|(_, index)| *index);
+            let mut sync = Vec::new();
+            let appended = shard.append_batch(batch, arrival_ms, |appended| {
+                let index = done.next().expect("one for each record");
+                match records[index].durability.unwrap_or(self.inner.durability) {
+                    Durability::Os => {}
+                    Durability::Interval(interval) => self.flush_within(shard, interval),
+                    Durability::Sync => sync.push((index, appended.end)),
+                }
+                // Field by field: the whole would be put together elsewhere first.
+                if let Ok(receipt) = &mut results[index] {
+                    receipt.shard = shard.log.shard;
+                    receipt.sequence_number = appended.address.into();
+                }
+                self.maintain(shard, appended);
+            });
+            match appended {
+                Ok(()) => {}
+                Err(Error::ShardClosed { .. }) => {
+                    // Its children are about to take over.
+                    drop(self.inner.reshaping.lock());
+                    left.extend(done.map(|index| (self.route(&records[index]), index)));
+                }
+                // A later record must not be put where an earlier one could not.
+                Err(error) => done.for_each(|index| results[index] = Err(error.clone())),
+            }
+            for (index, end) in sync {
+                if let Err(error) = shard.sync_to(end) {
+                    results[index] = Err(error);
+                }
+            }
+        }
+        left
+    }
+
+    /// Appends to the shard that owns a hash key, and waits until it is as durable as it has to be.
+    #[inline]
+    fn put_at(
+        &self,
+        hash_key: HashKey,
+        durability: Option<Durability>,
+        mut append: impl FnMut(&Shard, u64) -> Result<Appended>,
+    ) -> Result<Receipt> {
+        let arrival_ms = self.now_ms();
+        loop {
+            let shard = self.inner.router.route(hash_key);
+            let appended = match append(shard, arrival_ms) {
+                Err(Error::ShardClosed { .. }) => {
+                    // Its children are about to take over.
+                    drop(self.inner.reshaping.lock());
+                    continue;
+                }
+                appended => appended?,
+            };
+            self.maintain(shard, appended);
+            match durability.unwrap_or(self.inner.durability) {
+                Durability::Os => {}
+                Durability::Interval(interval) => self.flush_within(shard, interval),
+                Durability::Sync => shard.sync_to(appended.end)?,
+            }
+            let sequence_number = appended.address.into();
+            return Ok(Receipt { shard: shard.log.shard, sequence_number, arrival_ms });
+        }
+    }
+
+    /// Has the shard maintained, if it is time to.
+    #[inline]
+    fn maintain(&self, shard: &Arc<Shard>, appended: Appended) {
+        if appended.maintain
+            && let Some(keeper) = &self.inner.keeper
+        {
+            keeper.maintain(shard);
+        }
+    }
+
+    /// Has the shard flushed when this time is over, unless somebody else has.
+    #[inline]
+    fn flush_within(&self, shard: &Arc<Shard>, interval: Duration) {
+        if let Some(keeper) = &self.inner.keeper
+            && !shard.awaits_flush.load(Ordering::Relaxed)
+        {
+            keeper.flush_within(shard, interval);
+        }
+    }
+
+    /// The shard that a record goes to at this moment.
+    #[inline]
+    fn route(&self, record: &PutRecord<'_>) -> &Arc<Shard> {
+        self.inner.router.route(self.hash_key(record))
+    }
+
+    #[inline]
+    fn hash_key(&self, record: &PutRecord<'_>) -> HashKey {
+        record.explicit_hash_key.unwrap_or_else(|| self.inner.hash.hash(record.partition_key))
+    }
+
+    #[inline]
+    fn check(&self, partition_key: &str, data_len: usize) -> Result<()> {
+        // So many bytes are no more characters.
+        if partition_key.is_empty() || partition_key.len() > MAX_PARTITION_KEY_CHARS {
+            let characters = partition_key.chars().count();
+            if !(1..=MAX_PARTITION_KEY_CHARS).contains(&characters) {
+                return Err(Error::InvalidPartitionKey { characters });
+            }
+        }
+        let len = partition_key.len().saturating_add(data_len);
+        let max = self.inner.max_record_bytes;
+        if len > max { Err(Error::RecordTooLarge { len, max }) } else { Ok(()) }
+    }
+}

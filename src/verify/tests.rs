@@ -1,0 +1,116 @@
+//! Segments that somebody made on purpose: every checksum holds, and nothing makes sense.
+
+use super::image::{Contents, Identity, Told, verify};
+use super::{FindingKind, image};
+use crate::format::frame::{Checksum, HEADER_LEN, Header, State, Word, header_bytes};
+use crate::format::manifest::MAX_SEGMENT_BYTES;
+use crate::format::put;
+use crate::format::segment_header::{
+    End, SEAL_AT, SEAL_LEN, SEGMENT_HEADER_LEN, Seal, SealKind, SegmentHeader,
+};
+
+const SALT: u32 = 0xbad;
+const IDENTITY: Identity = Identity { stream: Some(1), shard: 2, base: 4096 };
+const CAPACITY: usize = 64 << 10;
+const START: usize = SEGMENT_HEADER_LEN as usize;
+
+fn header() -> SegmentHeader {
+    let (base, capacity) = (IDENTITY.base, CAPACITY as u64);
+    SegmentHeader { stream: 1, shard: 2, salt: SALT, base, capacity, recovered: Vec::new() }
+}
+
+fn segment(header: &SegmentHeader, seal: Option<End>) -> Vec<u8> {
+    let mut bytes = vec![0; CAPACITY];
+    put(&mut bytes, 0..START, &header.encode());
+    if let Some(end) = seal {
+        let seal = Seal { kind: SealKind::Full, end, newest_arrival_ms: u64::MAX };
+        put(&mut bytes, SEAL_AT as usize..(SEAL_AT + SEAL_LEN) as usize, &seal.encode(SALT));
+    }
+    bytes
+}
+
+/// Writes a frame that is whole, with all that is behind it as its body.
+fn frame(bytes: &mut [u8], at: usize, word: Word, header: Header) {
+    let header = Header { address: IDENTITY.base + at as u64, ..header };
+    let body = at + HEADER_LEN as usize..(at + (HEADER_LEN + word.len()) as usize).min(bytes.len());
+    let (key, data) = bytes[body].split_at(usize::from(header.key_len));
+    let mut checksum = Checksum::new(SALT, word, header.fields(), key);
+    checksum.update(data);
+    let header = header_bytes(word, checksum.finalize(), header.fields());
+    put(bytes, at..at + HEADER_LEN as usize, &header);
+}
+
+const FRAME: Header = Header { address: 0, arrival_ms: 1, key_len: 0, ordinal: 0, durable: 0 };
+
+fn kinds(contents: &Contents) -> Vec<FindingKind> {
+    contents.flaws.iter().map(|flaw| flaw.kind).collect()
+}
+
+#[test]
+fn headers_that_hold_and_cannot_be_are_refused() {
+    for capacity in [0, 1, 31, 4095, 4097, MAX_SEGMENT_BYTES + 4096, 1 << 40, u64::MAX] {
+        let bytes = segment(&SegmentHeader { capacity, ..header() }, None);
+        let contents = verify(&bytes, IDENTITY, Told::default());
+        assert_eq!(kinds(&contents), [FindingKind::SegmentHeader], "{capacity}");
+    }
+}
+
+#[test]
+fn ends_that_hold_and_cannot_be_are_not_believed() {
+    let base = IDENTITY.base;
+    let limit = base + CAPACITY as u64;
+    for address in [0, base, base + 4095, base + 4100, limit - 1, limit + 32, u64::MAX] {
+        let end = End { address, first_ordinal: 0, frames: 0, durable: 0 };
+        let contents = verify(&segment(&header(), Some(end)), IDENTITY, Told::default());
+        assert_eq!(kinds(&contents), [FindingKind::Seal], "{address}");
+    }
+    let end = End { address: limit, first_ordinal: u64::MAX, frames: 1, durable: u64::MAX };
+    let contents = verify(&segment(&header(), Some(end)), IDENTITY, Told::default());
+    assert_eq!(kinds(&contents), [FindingKind::Seal]);
+}
+
+#[test]
+fn frames_of_absurd_length_or_count_are_findings() {
+    for (len, ordinal) in [(u32::MAX >> 3, 0), (CAPACITY as u32, 0), (0, 7), (0, u32::MAX)] {
+        let mut bytes = segment(&header(), None);
+        let word = Word::new(State::Published, len);
+        frame(&mut bytes, START, word, Header { ordinal, ..FRAME });
+        frame(&mut bytes, CAPACITY - 32, Word::new(State::Void, 0), Header { ordinal, ..FRAME });
+        let contents = verify(&bytes, IDENTITY, Told::default());
+        assert!(!contents.flaws.is_empty(), "{len} {ordinal}");
+    }
+}
+
+#[test]
+fn durable_marks_beyond_the_segment_are_taken_for_what_they_say() {
+    let mut bytes = segment(&header(), None);
+    frame(&mut bytes, START, Word::new(State::Published, 0), FRAME);
+    for durable in [u64::MAX, IDENTITY.base + (CAPACITY as u64) * 2] {
+        let contents = verify(&bytes, IDENTITY, Told { end: None, durable });
+        assert_eq!(kinds(&contents), [FindingKind::CorruptRecords]);
+    }
+}
+
+#[test]
+fn a_key_that_is_no_text_is_a_finding() {
+    let mut bytes = segment(&header(), None);
+    bytes[START + 32..START + 64].fill(0xff);
+    frame(&mut bytes, START, Word::new(State::Published, 32), Header { key_len: 32, ..FRAME });
+    let contents = verify(&bytes, IDENTITY, Told::default());
+    assert_eq!(kinds(&contents), [FindingKind::CorruptRecords]);
+}
+
+#[test]
+fn findings_without_number_are_counted_and_not_all_kept() {
+    let base = IDENTITY.base;
+    let capacity = 1 << 20;
+    let end = End { address: base + capacity, first_ordinal: 0, frames: 0, durable: 0 };
+    let mut bytes = segment(&SegmentHeader { capacity, ..header() }, Some(end));
+    bytes.resize(capacity as usize, 0);
+    for at in (START..bytes.len()).step_by(64) {
+        frame(&mut bytes, at, Word::new(State::Void, 0), FRAME);
+    }
+    let contents = image::verify(&bytes, IDENTITY, Told::default());
+    assert_eq!(contents.flaws.len(), 1000);
+    assert!(contents.unlisted > 10_000);
+}

@@ -1,0 +1,187 @@
+//! How a worker pool is set up.
+
+use std::hash::{BuildHasher, RandomState};
+use std::thread;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::format::names::APPLICATIONS;
+use crate::lineage::ShardInfo;
+use crate::position::StartingPosition;
+use crate::record::Limit;
+use crate::stream::Stream;
+use crate::worker::checkpoint::CheckpointPolicy;
+use crate::worker::pool::{self, WorkerPool};
+use crate::worker::processor::RecordProcessor;
+
+/// Starts a [`WorkerPool`]; made by [`WorkerPool::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is consumed until it is started"]
+pub struct WorkerPoolBuilder {
+    application: String,
+    stream: Stream,
+    options: Options,
+}
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) threads: usize,
+    pub(super) starting_position: StartingPosition,
+    pub(super) limit: Limit,
+    pub(super) checkpoints: CheckpointPolicy,
+    pub(super) retry_delay: RetryDelay,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: thread::available_parallelism().map_or(1, usize::from),
+            starting_position: StartingPosition::TrimHorizon,
+            limit: Limit::default(),
+            checkpoints: CheckpointPolicy::default(),
+            retry_delay: RetryDelay {
+                first: Duration::from_millis(100),
+                max: Duration::from_secs(10),
+            },
+        }
+    }
+}
+
+impl WorkerPoolBuilder {
+    pub(super) fn new(application: &str, stream: &Stream) -> Self {
+        Self {
+            application: application.into(),
+            stream: stream.clone(),
+            options: Options::default(),
+        }
+    }
+
+    /// How many threads process records at the most; 0 counts as 1. As many as there are
+    /// processors unless said otherwise. Shards take turns, batch by batch.
+    pub fn threads(mut self, count: usize) -> Self {
+        self.options.threads = count.max(1);
+        self
+    }
+
+    /// Where the application begins in the shards that it finds when it is new:
+    /// [`StartingPosition::TrimHorizon`] unless said otherwise.
+    ///
+    /// [`StartingPosition::Latest`] and [`StartingPosition::AtTimestampMs`] are resolved once, when
+    /// the application is started for the first time, and hold from then on. Shards that come from
+    /// a later split or merge are always read from their first record.
+    pub fn starting_position(mut self, position: StartingPosition) -> Self {
+        self.options.starting_position = position;
+        self
+    }
+
+    /// How much a batch has at the most: 10,000 records or 10 MiB unless said otherwise.
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.options.limit = limit;
+        self
+    }
+
+    /// Who moves the checkpoints: [`CheckpointPolicy::AfterBatch`] unless said otherwise.
+    pub fn checkpoints(mut self, policy: CheckpointPolicy) -> Self {
+        self.options.checkpoints = policy;
+        self
+    }
+
+    /// How long a worker that failed waits before the next attempt: `first`, then twice as long
+    /// with each failure in a row up to `max`, less up to a half by chance, so that workers that
+    /// failed together do not come back together. 100 ms to 10 s unless said otherwise.
+    pub fn retry_delay(mut self, first: Duration, max: Duration) -> Self {
+        self.options.retry_delay = RetryDelay { first, max };
+        self
+    }
+
+    /// Starts the threads, which consume every shard with a processor that `factory` makes for it.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// use millstream::{Batch, Checkpointer, Limit, WorkerPool};
+    ///
+    /// let pool = WorkerPool::builder("billing", &stream)
+    ///     .threads(2)
+    ///     .limit(Limit::records(100))
+    ///     .start(|shard| {
+    ///         let shard = shard.id;
+    ///         move |batch: &Batch, _: &mut Checkpointer<'_>| {
+    ///             assert_eq!(batch.shard(), shard);
+    ///             Ok(())
+    ///         }
+    ///     })?;
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another pool of this application runs, [`Error::InvalidArgument`] if
+    /// the name is not 1 to 128 of `a-z A-Z 0-9 _ . -` without a dot in front, or the starting
+    /// position is a sequence number, which belongs to one shard; [`Error::Corrupt`] if a row of
+    /// the control table is damaged; [`Error::Io`] or [`Error::DiskFull`] if it cannot be written
+    /// or a thread not be started.
+    pub fn start<F, P>(self, factory: F) -> Result<WorkerPool>
+    where
+        F: Fn(&ShardInfo) -> P + Send + Sync + 'static,
+        P: RecordProcessor + 'static,
+    {
+        use StartingPosition::{AfterSequenceNumber, AtSequenceNumber};
+        if let AtSequenceNumber(_) | AfterSequenceNumber(_) = self.options.starting_position {
+            return Err(Error::InvalidArgument(
+                "an application cannot begin at a sequence number: it belongs to one shard".into(),
+            ));
+        }
+        let applications = self.stream.path().join(APPLICATIONS);
+        let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
+            Box::new(factory(shard))
+        });
+        pool::start(self.stream, &applications, &self.application, self.options, factory)
+    }
+}
+
+/// Longer than anybody waits, and short enough to be added to any time.
+const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// How long to wait after a failure.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RetryDelay {
+    pub(super) first: Duration,
+    pub(super) max: Duration,
+}
+
+impl RetryDelay {
+    /// The delay after this many failures in a row.
+    pub(super) fn after(self, failures: u32) -> Duration {
+        // Hashers of the standard library are seeded randomly.
+        self.shortened(failures, RandomState::new().hash_one(failures))
+    }
+
+    fn shortened(self, failures: u32, random: u64) -> Duration {
+        let factor = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        let delay = self.first.saturating_mul(factor).min(self.max).min(LONGEST_RETRY_DELAY);
+        delay.mul_f64(1.0 - random as f64 / u64::MAX as f64 / 2.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_retry_delay_doubles_up_to_the_maximum_less_up_to_a_half() {
+        let delay = RetryDelay { first: Duration::from_secs(1), max: Duration::from_secs(10) };
+        for (failures, seconds) in [(1, 1), (2, 2), (4, 8), (5, 10), (33, 10), (u32::MAX, 10)] {
+            let whole = Duration::from_secs(seconds);
+            assert_eq!(delay.shortened(failures, 0), whole);
+            assert_eq!(delay.shortened(failures, u64::MAX), whole / 2);
+            assert!((whole / 2..=whole).contains(&delay.after(failures)));
+        }
+    }
+
+    #[test]
+    fn the_longest_delay_is_no_panic() {
+        let delay = RetryDelay { first: Duration::MAX, max: Duration::MAX };
+        assert_eq!(delay.shortened(7, 0), LONGEST_RETRY_DELAY);
+    }
+}

@@ -1,0 +1,231 @@
+//! The pool as its owner sees it: started, watched, shut down.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::lineage::ShardInfo;
+use crate::position::{ShardId, StartingPosition};
+use crate::record::Lag;
+use crate::stream::Stream;
+use crate::worker::builder::{Options, WorkerPoolBuilder};
+use crate::worker::control_table::ControlTable;
+use crate::worker::processor::Factory;
+use crate::worker::shard_worker::Shared;
+use crate::worker::source::Source;
+use crate::worker::status::{Board, Entry, Outcome, ShardState, ShardStatus, Stage};
+use crate::worker::supervisor::Supervisor;
+
+/// Consumes a stream for an application: a worker for every shard, on a bounded number of threads.
+///
+/// An application is a name, under which the stream keeps how far each shard is processed; another
+/// application consumes the same records on its own. One pool of an application runs at a time.
+///
+/// - Each shard is processed in order, by one processor at a time. The children of a shard that
+///   was split or merged begin when all their parents are processed to the end.
+/// - A processor that fails or panics is made anew by its factory, and the records behind the
+///   checkpoint come again, after a growing delay, until they are processed. None is skipped, and
+///   other shards are not touched: a shard with a record that fails always is tried for ever,
+///   while the others go on.
+/// - What is processed is checkpointed; a pool that is started again goes on there. After a crash
+///   the records since the last checkpoint come again: each is processed at least once.
+///
+/// The library logs nothing. The last failure of each shard is in
+/// [`status`](Self::status) as [`last_error`](ShardStatus::last_error), and in what
+/// [`shutdown`](Self::shutdown) returns if the shard was not over it.
+///
+/// Dropping a pool stops it as [`shutdown`](Self::shutdown) does, however long the callbacks that
+/// are running take. A pool keeps its stream open.
+///
+/// A pool need not run in the process that puts: give it a stream from
+/// [`Stream::open_read_only`]. All it writes is in the directory `applications/NAME` of the stream.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use millstream::{Batch, Checkpointer, Stream, WorkerPool};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// let stream = Stream::builder(dir.path()).shards(4).open()?;
+/// let pool = WorkerPool::builder("billing", &stream).start(|_shard| {
+///     |batch: &Batch, _: &mut Checkpointer<'_>| {
+///         for record in batch {
+///             println!("{}: {:?}", record.partition_key(), record.data());
+///         }
+///         Ok(())
+///     }
+/// })?;
+/// stream.put("customer-7", "clicked")?;
+/// assert!(pool.wait_until_idle(Duration::from_secs(10)));
+/// pool.shutdown(Duration::from_secs(10));
+/// # Ok::<(), millstream::Error>(())
+/// ```
+pub struct WorkerPool {
+    pub(super) board: Arc<Board>,
+    source: Arc<dyn Tips>,
+    /// Empty when nobody waits for them any more.
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl WorkerPool {
+    /// A pool that consumes `stream` under the name `application`: 1 to 128 letters, digits and
+    /// `_ . -` of ASCII, without a dot in front.
+    pub fn builder(application: &str, stream: &Stream) -> WorkerPoolBuilder {
+        WorkerPoolBuilder::new(application, stream)
+    }
+
+    /// How each shard is going, by id; closed shards that are processed to the end are there, too.
+    pub fn status(&self) -> Vec<ShardStatus> {
+        let now = Instant::now();
+        let (shards, _) = self.board.snapshot();
+        let status = |(shard, entry): (ShardId, Entry)| ShardStatus {
+            shard,
+            state: entry.state,
+            records_processed: entry.records_processed,
+            checkpoint: entry.checkpoint,
+            lag: self.lag(shard, &entry).unwrap_or_default(),
+            failed_attempts: entry.failed_attempts,
+            last_error: entry.last_error,
+            callback_running_for: entry.callback_since.map(|since| now.duration_since(since)),
+        };
+        shards.into_iter().map(status).collect()
+    }
+
+    /// Waits until every record that was put before this call is processed, and no failure is
+    /// pending: true. False if that is not so after `timeout`.
+    ///
+    /// Processed is not checkpointed: under
+    /// [`CheckpointPolicy::Manual`](crate::CheckpointPolicy::Manual) that is up to the processors.
+    #[must_use = "false says that not everything is processed yet"]
+    pub fn wait_until_idle(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            let (shards, version) = self.board.snapshot();
+            let at_rest = |entry: &Entry| match entry.state {
+                ShardState::Idle | ShardState::Ended | ShardState::LeaseLost => true,
+                ShardState::WaitingForParents | ShardState::Running | ShardState::Retrying => false,
+            };
+            // The source is asked after everybody was seen at rest: what callbacks have put is
+            // there by now.
+            if shards.values().all(at_rest)
+                && self.source.shards().is_ok_and(|listed| {
+                    listed.iter().all(|shard| self.is_at_tip(shard, shards.get(&shard.id)))
+                })
+            {
+                return true;
+            }
+            if !self.board.wait_for_change(version, deadline) {
+                return false;
+            }
+        }
+    }
+
+    /// Stops: callbacks that are running finish, what they processed is checkpointed, and every
+    /// processor is told. Returns how that went, shard by shard, at the latest after `deadline`.
+    ///
+    /// Callbacks that are still running then are left to themselves: if they return, their
+    /// batches are checkpointed if they were processed successfully, and the application can be
+    /// started again only afterwards.
+    pub fn shutdown(mut self, deadline: Duration) -> Vec<(ShardId, Outcome)> {
+        self.stop(Instant::now().checked_add(deadline));
+        let (shards, _) = self.board.snapshot();
+        let outcome = |entry: Entry| entry.outcome.unwrap_or(Outcome::NotFinished);
+        shards.into_iter().map(|(shard, entry)| (shard, outcome(entry))).collect()
+    }
+
+    /// What is behind the last record that was processed.
+    fn lag(&self, shard: ShardId, entry: &Entry) -> Result<Lag> {
+        entry.position.map_or(Ok(Lag::default()), |position| self.source.lag_at(shard, position))
+    }
+
+    fn is_at_tip(&self, shard: &ShardInfo, entry: Option<&Entry>) -> bool {
+        match entry {
+            Some(entry) if entry.state == ShardState::Idle => {
+                shard.is_open() && self.lag(shard.id, entry).is_ok_and(|lag| lag.records == 0)
+            }
+            Some(_) => true,
+            None => false,
+        }
+    }
+
+    /// Ends the threads; those that still run a callback at the deadline are left behind.
+    fn stop(&mut self, deadline: Option<Instant>) {
+        self.board.enter(Stage::Stopping);
+        let threads = std::mem::take(&mut self.threads);
+        if self.board.wait_until_finished(deadline) {
+            for thread in threads {
+                thread.join().expect("threads of a pool do not panic");
+            }
+        } else {
+            self.board.enter(Stage::Abandoned);
+        }
+    }
+}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        if self.threads.is_empty() {
+            return;
+        }
+        // A callback that drops its own pool would wait for itself.
+        let current = thread::current().id();
+        let is_inside = self.threads.iter().any(|thread| thread.thread().id() == current);
+        self.stop(is_inside.then(Instant::now));
+    }
+}
+
+impl fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shards, _) = self.board.snapshot();
+        let states = shards.iter().map(|(shard, entry)| (shard, entry.state));
+        f.debug_map().entries(states).finish()
+    }
+}
+
+/// What a pool's owner asks a source, whatever its cursors are.
+trait Tips: Send + Sync {
+    fn shards(&self) -> Result<Vec<ShardInfo>>;
+    fn lag_at(&self, shard: ShardId, position: StartingPosition) -> Result<Lag>;
+}
+
+impl<S: Source> Tips for S {
+    fn shards(&self) -> Result<Vec<ShardInfo>> {
+        Source::shards(self)
+    }
+
+    fn lag_at(&self, shard: ShardId, position: StartingPosition) -> Result<Lag> {
+        self.lag(&self.cursor(shard, position)?)
+    }
+}
+
+/// Starts a pool whose control table is in the directory `applications`.
+pub(super) fn start<S: Source>(
+    source: S,
+    applications: &Path,
+    application: &str,
+    options: Options,
+    factory: Factory,
+) -> Result<WorkerPool> {
+    let table = ControlTable::open(applications, application)?;
+    let path = table.path().to_owned();
+    let threads = options.threads;
+    let (source, board) = (Arc::new(source), Arc::new(Board::new()));
+    let shared =
+        Shared { source: Arc::clone(&source), table, factory, options, board: Arc::clone(&board) };
+    let supervisor = Supervisor::new(Arc::new(shared))?;
+    let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
+        let thread = thread::Builder::new().name(name).spawn(run);
+        thread.map_err(|e| Error::io("start a thread for", &path, e))
+    };
+    let mut handles = Vec::new();
+    for index in 0..threads {
+        let worker_thread = supervisor.worker_thread();
+        let name = format!("millstream-worker-{index}");
+        handles.push(spawn(name, Box::new(move || worker_thread.run()))?);
+    }
+    handles.push(spawn("millstream-supervisor".into(), Box::new(|| supervisor.run()))?);
+    Ok(WorkerPool { board, source, threads: handles })
+}

@@ -1,0 +1,158 @@
+//! What the user writes: a record processor, in the lifecycle of the KCL.
+
+use crate::lineage::ShardInfo;
+use crate::record::Batch;
+use crate::worker::checkpoint::{Checkpoint, Checkpointer};
+
+/// Whatever made a processor fail.
+pub type ProcessorError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a processor begins; see [`RecordProcessor::initialize`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Initialization {
+    /// The shard.
+    pub shard: ShardInfo,
+    /// How far the application has processed it: what comes next is delivered next.
+    pub checkpoint: Checkpoint,
+    /// Which attempt it is to get on from where the shard is: 1, and one more with each failure
+    /// in a row.
+    pub attempt: u32,
+}
+
+/// Processes the records of one shard, one batch after the other.
+///
+/// A processor is made by the factory given to
+/// [`start`](crate::WorkerPoolBuilder::start) when the pool begins with a shard, and made anew
+/// after each failure; the one that failed is dropped. It is called by one thread at a time, but
+/// not always by the same one.
+///
+/// A closure that takes a batch and a checkpointer is a processor too. It must write the types of
+/// its arguments, as in `|batch: &Batch, _: &mut Checkpointer<'_>| Ok(())`: without them the
+/// compiler takes each of the two for a reference of one certain lifetime, and refuses it.
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use millstream::{Batch, Checkpointer, Initialization, ProcessorError, RecordProcessor};
+///
+/// #[derive(Default)]
+/// struct Count {
+///     records: HashMap<String, u64>,
+/// }
+///
+/// impl RecordProcessor for Count {
+///     fn initialize(&mut self, initialization: &Initialization) {
+///         assert!(initialization.attempt >= 1);
+///     }
+///
+///     fn process_records(
+///         &mut self,
+///         batch: &Batch,
+///         _checkpointer: &mut Checkpointer<'_>,
+///     ) -> Result<(), ProcessorError> {
+///         for record in batch {
+///             *self.records.entry(record.partition_key().into()).or_default() += 1;
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait RecordProcessor: Send {
+    /// Called once, before everything else.
+    fn initialize(&mut self, initialization: &Initialization) {
+        let _ = initialization;
+    }
+
+    /// Processes a batch, which has at least one record.
+    ///
+    /// Under [`CheckpointPolicy::AfterBatch`](crate::CheckpointPolicy::AfterBatch) the batch is
+    /// checkpointed when this returns `Ok`.
+    ///
+    /// # Errors
+    /// Any error, and a panic as well, ends this processor. After a delay the factory makes
+    /// another one, and the records behind the checkpoint come again: none is skipped.
+    fn process_records(
+        &mut self,
+        batch: &Batch,
+        checkpointer: &mut Checkpointer<'_>,
+    ) -> Result<(), ProcessorError>;
+
+    /// Called when every record of a closed shard was processed; nothing comes after it. When this
+    /// returns `Ok`, the checkpoint is SHARD_END, under every policy, and the shard's children may
+    /// begin.
+    ///
+    /// # Errors
+    /// As [`process_records`](Self::process_records); the children wait.
+    fn shard_ended(&mut self) -> Result<(), ProcessorError> {
+        Ok(())
+    }
+
+    /// Called when another worker has taken the shard; nothing comes after it.
+    fn lease_lost(&mut self) {}
+
+    /// Called when the pool shuts down; nothing comes after it. A processor that keeps something
+    /// back finishes it here.
+    ///
+    /// The checkpointer takes everything that was delivered, so that under
+    /// [`CheckpointPolicy::Manual`](crate::CheckpointPolicy::Manual) nothing need come again. It is
+    /// not called after a failure whose next attempt has not begun yet, nor if the shutdown's
+    /// deadline has passed before its turn.
+    ///
+    /// ```
+    /// use millstream::{Batch, Checkpointer, ProcessorError, RecordProcessor};
+    ///
+    /// /// Sends records by the hundred, and at the end those that are left.
+    /// struct Bundler {
+    ///     bundle: Vec<Vec<u8>>,
+    /// }
+    ///
+    /// impl Bundler {
+    ///     fn send(&mut self) {
+    ///         self.bundle.clear();
+    ///     }
+    /// }
+    ///
+    /// impl RecordProcessor for Bundler {
+    ///     fn process_records(
+    ///         &mut self,
+    ///         batch: &Batch,
+    ///         checkpointer: &mut Checkpointer<'_>,
+    ///     ) -> Result<(), ProcessorError> {
+    ///         for record in batch {
+    ///             self.bundle.push(record.data().to_vec());
+    ///             if self.bundle.len() == 100 {
+    ///                 self.send();
+    ///                 checkpointer.checkpoint_at(&record)?;
+    ///             }
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn shutdown_requested(&mut self, checkpointer: &mut Checkpointer<'_>) {
+    ///         self.send();
+    ///         // If it cannot be written, the last bundle comes again.
+    ///         let _ = checkpointer.checkpoint();
+    ///     }
+    /// }
+    /// ```
+    fn shutdown_requested(&mut self, checkpointer: &mut Checkpointer<'_>) {
+        let _ = checkpointer;
+    }
+}
+
+impl<F> RecordProcessor for F
+where
+    F: FnMut(&Batch, &mut Checkpointer<'_>) -> Result<(), ProcessorError> + Send,
+{
+    fn process_records(
+        &mut self,
+        batch: &Batch,
+        checkpointer: &mut Checkpointer<'_>,
+    ) -> Result<(), ProcessorError> {
+        self(batch, checkpointer)
+    }
+}
+
+/// Makes a processor for a shard.
+pub(super) type Factory = Box<dyn Fn(&ShardInfo) -> Box<dyn RecordProcessor> + Send + Sync>;

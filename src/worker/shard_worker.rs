@@ -1,0 +1,239 @@
+//! One shard's worker: reads a batch, runs the callback, checkpoints, and begins anew at the
+//! checkpoint after each failure.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::lineage::ShardInfo;
+use crate::os::signal::Event;
+use crate::position::{SequenceNumber, ShardId};
+use crate::record::{Batch, Limit};
+use crate::worker::builder::Options;
+use crate::worker::checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer};
+use crate::worker::control_table::ControlTable;
+use crate::worker::lease::Lease;
+use crate::worker::processor::{Factory, Initialization, ProcessorError, RecordProcessor};
+use crate::worker::source::Source;
+use crate::worker::status::{Board, Outcome, ShardState, Stage};
+use crate::worker::supervisor::caught;
+
+/// What all threads of a pool share.
+pub(super) struct Shared<S> {
+    pub(super) source: Arc<S>,
+    pub(super) table: ControlTable,
+    pub(super) factory: Factory,
+    pub(super) options: Options,
+    pub(super) board: Arc<Board>,
+}
+
+/// What becomes of a worker after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It has more to do.
+    Again,
+    /// There is nothing to read for now.
+    Idle,
+    /// It failed, and is to be tried again after this delay.
+    Retry(Duration),
+    /// The shard is processed to its end.
+    Ended,
+    /// It is done for another reason.
+    Gone,
+}
+
+/// The worker of one shard.
+pub(super) struct ShardWorker<S: Source> {
+    shard: ShardInfo,
+    lease: Lease,
+    /// None before the first turn and after a failure.
+    running: Option<Running<S>>,
+    /// The last record ever processed: the worker gets on when it gets beyond.
+    furthest: Option<SequenceNumber>,
+    /// Failures since the worker last got on.
+    failures: u32,
+}
+
+/// A processor, and what it gets next.
+struct Running<S: Source> {
+    processor: Box<dyn RecordProcessor>,
+    /// None behind the last record of a closed shard.
+    cursor: Option<S::Cursor>,
+    /// The last record that it has taken, or that was checkpointed before its time.
+    delivered: Option<SequenceNumber>,
+}
+
+impl<S: Source> ShardWorker<S> {
+    pub(super) fn new(shard: ShardInfo, lease: Lease) -> Self {
+        Self { shard, lease, running: None, furthest: None, failures: 0 }
+    }
+
+    pub(super) fn shard(&self) -> &ShardInfo {
+        &self.shard
+    }
+
+    /// Whether an idle worker has something to do again.
+    pub(super) fn has_news(&self, source: &S) -> bool {
+        match self.running.as_ref().and_then(|running| running.cursor.as_ref()) {
+            // The next turn runs into an error as well, and reports it.
+            Some(cursor) => !source
+                .read(cursor, Limit::records(1))
+                .is_ok_and(|(batch, next)| batch.is_empty() && next.is_some()),
+            None => true,
+        }
+    }
+
+    /// Has `event` notified when an idle worker has something to do; false if that cannot be had.
+    pub(super) fn listen(&self, source: &S, event: &Arc<Event>) -> bool {
+        let cursor = self.running.as_ref().and_then(|running| running.cursor.as_ref());
+        cursor.is_some_and(|cursor| source.notify(cursor, event).unwrap_or(false))
+    }
+
+    /// Begins, processes a batch, or ends. Whatever fails or panics, a turn is all that leaves.
+    pub(super) fn turn(&mut self, pool: &Shared<S>) -> Turn {
+        // An error of the user's may panic when it is asked what it is.
+        let result = caught(|| self.try_turn(pool).map_err(|error| error.to_string()));
+        result.flatten().unwrap_or_else(|error| self.fail(pool, error))
+    }
+
+    fn try_turn(&mut self, pool: &Shared<S>) -> Result<Turn, ProcessorError> {
+        let Some(running) = &self.running else {
+            return self.begin(pool);
+        };
+        let Some(cursor) = &running.cursor else {
+            return self.end(pool);
+        };
+        let (batch, next) = pool.source.read(cursor, pool.options.limit)?;
+        if !batch.is_empty() {
+            self.process(pool, &batch)?;
+        }
+        let idle = batch.is_empty() && next.is_some();
+        pool.board.update(self.shard.id, |entry| {
+            entry.state = if idle { ShardState::Idle } else { ShardState::Running };
+            entry.records_processed += batch.len() as u64;
+            entry.checkpoint = self.lease.checkpoint();
+            entry.position = next.as_ref().map(|cursor| pool.source.position(cursor));
+            entry.failed_attempts = self.failures;
+        });
+        self.running.as_mut().expect("nothing has failed").cursor = next;
+        Ok(if idle { Turn::Idle } else { Turn::Again })
+    }
+
+    /// A new processor, at the checkpoint.
+    fn begin(&mut self, pool: &Shared<S>) -> Result<Turn, ProcessorError> {
+        let checkpoint = self.lease.checkpoint();
+        let position = checkpoint.position().expect("an ended shard has no worker");
+        let cursor = Some(pool.source.cursor(self.shard.id, position)?);
+        let processor = callback(pool, self.shard.id, || (pool.factory)(&self.shard));
+        let delivered = match checkpoint {
+            Checkpoint::AfterSequenceNumber(number) => Some(number),
+            _ => None,
+        };
+        let running = self.running.insert(Running { processor, cursor, delivered });
+        let initialization = Initialization {
+            shard: self.shard.clone(),
+            checkpoint,
+            attempt: self.failures.saturating_add(1),
+        };
+        callback(pool, self.shard.id, || running.processor.initialize(&initialization));
+        Ok(Turn::Again)
+    }
+
+    fn process(&mut self, pool: &Shared<S>, batch: &Batch) -> Result<(), ProcessorError> {
+        let running = self.running.as_mut().expect("a processor takes the batch");
+        let last = batch.last_sequence_number().expect("the batch has a record");
+        let mut checkpointer = Checkpointer::new(&mut self.lease, Some(last));
+        callback(pool, self.shard.id, || {
+            running.processor.process_records(batch, &mut checkpointer)
+        })?;
+        if pool.options.checkpoints == CheckpointPolicy::AfterBatch {
+            checkpointer.checkpoint()?;
+        }
+        running.delivered = Some(last);
+        // Records that come again, because they were not checkpointed, are no progress.
+        if self.furthest < Some(last) {
+            self.furthest = Some(last);
+            self.failures = 0;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, pool: &Shared<S>) -> Result<Turn, ProcessorError> {
+        let running = self.running.as_mut().expect("a processor sees the end");
+        callback(pool, self.shard.id, || running.processor.shard_ended())?;
+        self.lease.store(Checkpoint::ShardEnd)?;
+        self.drop_processor();
+        pool.board.update(self.shard.id, |entry| {
+            entry.state = ShardState::Ended;
+            entry.checkpoint = Checkpoint::ShardEnd;
+            entry.position = None;
+            entry.failed_attempts = 0;
+            entry.outcome = Some(Outcome::Ended);
+        });
+        Ok(Turn::Ended)
+    }
+
+    fn fail(&mut self, pool: &Shared<S>, error: String) -> Turn {
+        let is_lost = self.lease.is_lost();
+        if let (true, Some(running)) = (is_lost, &mut self.running) {
+            let lease_lost = || running.processor.lease_lost();
+            let _ = caught(|| callback(pool, self.shard.id, lease_lost));
+        }
+        self.drop_processor();
+        self.failures = self.failures.saturating_add(1);
+        pool.board.update(self.shard.id, |entry| {
+            entry.checkpoint = self.lease.checkpoint();
+            entry.fail(self.failures, error);
+            if is_lost {
+                entry.state = ShardState::LeaseLost;
+                entry.outcome = Some(Outcome::LeaseLost);
+            }
+        });
+        match is_lost {
+            true => Turn::Gone,
+            false => Turn::Retry(pool.options.retry_delay.after(self.failures)),
+        }
+    }
+
+    /// The last turn: the pool shuts down.
+    pub(super) fn stop(&mut self, pool: &Shared<S>) -> Turn {
+        let is_awaited = pool.board.stage() == Stage::Stopping;
+        let told = match &mut self.running {
+            Some(running) if is_awaited => {
+                let mut checkpointer = Checkpointer::new(&mut self.lease, running.delivered);
+                let shutdown_requested = || running.processor.shutdown_requested(&mut checkpointer);
+                caught(|| callback(pool, self.shard.id, shutdown_requested))
+            }
+            _ => Ok(()),
+        };
+        self.drop_processor();
+        let is_lost = self.lease.is_lost();
+        pool.board.update(self.shard.id, |entry| {
+            entry.checkpoint = self.lease.checkpoint();
+            if let Err(error) = told {
+                entry.fail(self.failures.saturating_add(1), error);
+            }
+            entry.outcome = Some(match (entry.state, &entry.last_error) {
+                _ if is_lost => Outcome::LeaseLost,
+                (ShardState::Retrying, Some(error)) => {
+                    Outcome::Failed { attempts: entry.failed_attempts, error: error.clone() }
+                }
+                _ => Outcome::Stopped,
+            });
+        });
+        Turn::Gone
+    }
+
+    /// Whatever it says to that: nobody needs it any more.
+    fn drop_processor(&mut self) {
+        let running = self.running.take();
+        let _ = caught(|| drop(running));
+    }
+}
+
+/// Runs code of the user's, which may take any time.
+fn callback<S, T>(pool: &Shared<S>, shard: ShardId, run: impl FnOnce() -> T) -> T {
+    pool.board.update(shard, |entry| entry.callback_since = Some(Instant::now()));
+    let result = run();
+    pool.board.update(shard, |entry| entry.callback_since = None);
+    result
+}

@@ -1,0 +1,217 @@
+//! What is going on in a pool: a board with an entry for each shard, written by the threads of the
+//! pool and read by its owner.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::os::signal::Event;
+use crate::position::{ShardId, StartingPosition};
+use crate::record::Lag;
+use crate::worker::checkpoint::Checkpoint;
+
+/// How one shard is going; see [`WorkerPool::status`](crate::WorkerPool::status).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ShardStatus {
+    /// The shard.
+    pub shard: ShardId,
+    /// What its worker is about.
+    pub state: ShardState,
+    /// Records that this pool has processed, counting those that came again.
+    pub records_processed: u64,
+    /// How far the application has processed the shard.
+    pub checkpoint: Checkpoint,
+    /// What the shard has behind the last record that was processed; zero if that cannot be found
+    /// out.
+    pub lag: Lag,
+    /// How many attempts have failed since the worker last got on; 0 if all is well.
+    pub failed_attempts: u32,
+    /// The last failure, if there was one, also after the worker got over it.
+    pub last_error: Option<String>,
+    /// How long the callback that is running has been running.
+    pub callback_running_for: Option<Duration>,
+}
+
+/// What a shard's worker is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ShardState {
+    /// The shard's parents are not processed to their ends yet.
+    WaitingForParents,
+    /// Records are being processed, or are about to be.
+    Running,
+    /// Everything up to the tip of the shard is processed.
+    Idle,
+    /// An attempt has failed, and the next one comes after a delay.
+    Retrying,
+    /// The shard is closed, and processed to its end.
+    Ended,
+    /// Another worker has taken the shard.
+    LeaseLost,
+}
+
+/// How one shard was left; see [`WorkerPool::shutdown`](crate::WorkerPool::shutdown).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It stopped between two batches: what was processed is checkpointed, as the policy has it.
+    Stopped,
+    /// The shard is processed to its end.
+    Ended,
+    /// Another worker had taken the shard before.
+    LeaseLost,
+    /// A callback was running at the deadline, of this shard or of others that kept all threads
+    /// busy. If a batch is processed successfully after all, it is checkpointed still; no other
+    /// callback is called.
+    NotFinished,
+    /// Its last attempt had failed, and the next one had not come yet, or its processor failed
+    /// when it was told of the shutdown. Nothing that failed is checkpointed.
+    Failed {
+        /// How many attempts had failed since the worker last got on.
+        attempts: u32,
+        /// The last failure.
+        error: String,
+    },
+}
+
+/// The life of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    Consuming,
+    /// Each worker stops when its callback returns.
+    Stopping,
+    /// As before, but the owner waits no more, so that no other callback is called.
+    Abandoned,
+    /// All workers are gone.
+    Finished,
+}
+
+/// What is known of a shard.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) state: ShardState,
+    pub(super) records_processed: u64,
+    pub(super) checkpoint: Checkpoint,
+    /// Behind the last record that was processed: none behind the shard's end.
+    pub(super) position: Option<StartingPosition>,
+    pub(super) failed_attempts: u32,
+    pub(super) last_error: Option<String>,
+    pub(super) callback_since: Option<Instant>,
+    /// How it ended, as soon as it has.
+    pub(super) outcome: Option<Outcome>,
+}
+
+impl Entry {
+    /// A shard whose worker has not begun.
+    pub(super) fn new(checkpoint: Checkpoint) -> Self {
+        Self {
+            state: match checkpoint {
+                Checkpoint::ShardEnd => ShardState::Ended,
+                _ => ShardState::WaitingForParents,
+            },
+            records_processed: 0,
+            checkpoint,
+            position: checkpoint.position(),
+            failed_attempts: 0,
+            last_error: None,
+            callback_since: None,
+            outcome: (checkpoint == Checkpoint::ShardEnd).then_some(Outcome::Ended),
+        }
+    }
+
+    /// Notes that an attempt has failed: its records come again from the checkpoint on.
+    pub(super) fn fail(&mut self, failed_attempts: u32, error: String) {
+        self.state = ShardState::Retrying;
+        self.position = self.checkpoint.position();
+        self.failed_attempts = failed_attempts;
+        self.last_error = Some(error);
+        self.callback_since = None;
+    }
+}
+
+/// Where the threads of a pool and its owner meet.
+#[derive(Debug)]
+pub(super) struct Board {
+    entries: Mutex<Entries>,
+    /// Rung with each new version.
+    changed: Condvar,
+    /// What the supervisor sleeps on.
+    pub(super) supervisor: Arc<Event>,
+}
+
+#[derive(Debug)]
+struct Entries {
+    /// Counts the changes of states and stages.
+    version: u64,
+    stage: Stage,
+    shards: BTreeMap<ShardId, Entry>,
+}
+
+impl Board {
+    pub(super) fn new() -> Self {
+        let entries = Entries { version: 0, stage: Stage::Consuming, shards: BTreeMap::new() };
+        Self { entries: Mutex::new(entries), changed: Condvar::new(), supervisor: Arc::default() }
+    }
+
+    /// Changes the entry of a shard, which gets a new one if it has none.
+    pub(super) fn update(&self, shard: ShardId, change: impl FnOnce(&mut Entry)) {
+        let mut entries = self.entries.lock();
+        let entry =
+            entries.shards.entry(shard).or_insert_with(|| Entry::new(Checkpoint::TrimHorizon));
+        let before = entry.state;
+        change(entry);
+        if entry.state != before {
+            entries.version += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    /// All entries as they are at one moment, and the version that is.
+    pub(super) fn snapshot(&self) -> (BTreeMap<ShardId, Entry>, u64) {
+        let entries = self.entries.lock();
+        (entries.shards.clone(), entries.version)
+    }
+
+    /// Waits for a version after this one; false if there was none by the deadline.
+    pub(super) fn wait_for_change(&self, version: u64, deadline: Option<Instant>) -> bool {
+        self.wait_while(deadline, |entries| entries.version == version)
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.entries.lock().stage
+    }
+
+    /// Goes on to a later stage.
+    pub(super) fn enter(&self, stage: Stage) {
+        let mut entries = self.entries.lock();
+        entries.stage = entries.stage.max(stage);
+        entries.version += 1;
+        self.changed.notify_all();
+        drop(entries);
+        self.supervisor.notify();
+    }
+
+    /// Waits until all workers are gone; false if they are not by the deadline.
+    pub(super) fn wait_until_finished(&self, deadline: Option<Instant>) -> bool {
+        self.wait_while(deadline, |entries| entries.stage != Stage::Finished)
+    }
+
+    /// False if the condition still holds at the deadline, which is never if there is none.
+    fn wait_while(&self, deadline: Option<Instant>, condition: impl Fn(&Entries) -> bool) -> bool {
+        let mut entries = self.entries.lock();
+        while condition(&entries) {
+            match deadline {
+                None => self.changed.wait(&mut entries),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut entries, deadline).timed_out() {
+                        return !condition(&entries);
+                    }
+                }
+            }
+        }
+        true
+    }
+}

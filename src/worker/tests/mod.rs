@@ -1,0 +1,239 @@
+//! Pools over a source that does what the test says.
+
+mod begin;
+mod checkpoint;
+mod failure;
+mod lineage;
+mod script;
+mod shutdown;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use crate::error::Result;
+use crate::lineage::ShardInfo;
+use crate::position::ShardId;
+use crate::record::{Batch, Limit};
+use crate::worker::builder::{Options, RetryDelay};
+use crate::worker::control_table::ControlTable;
+use crate::worker::pool::{self, WorkerPool};
+use crate::worker::{
+    Checkpoint, CheckpointPolicy, Checkpointer, Initialization, ProcessorError, RecordProcessor,
+    ShardState, ShardStatus,
+};
+use script::Script;
+
+/// Longer than any test takes that passes.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Retries that do not keep a test waiting, and retries that it does not live to see.
+const SHORT: RetryDelay = RetryDelay { first: Duration::ZERO, max: Duration::from_millis(1) };
+const NEVER: RetryDelay = RetryDelay { first: LONG.saturating_mul(100), max: Duration::MAX };
+
+/// What a processor was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Call {
+    Initialize(ShardId, Checkpoint, u32),
+    Record(ShardId, u64),
+    ShardEnded(ShardId),
+    LeaseLost(ShardId),
+    ShutdownRequested(ShardId),
+}
+
+/// Everything that the processors of a test were told, in order.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Call>>>);
+
+impl Log {
+    fn add(&self, call: Call) {
+        self.0.lock().push(call);
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        self.0.lock().clone()
+    }
+
+    fn clear(&self) {
+        self.0.lock().clear();
+    }
+
+    fn count(&self, call: &Call) -> usize {
+        self.0.lock().iter().filter(|other| *other == call).count()
+    }
+
+    fn records(&self, shard: ShardId) -> Vec<u64> {
+        let record = |call: &Call| match call {
+            Call::Record(of, number) if *of == shard => Some(*number),
+            _ => None,
+        };
+        self.0.lock().iter().filter_map(record).collect()
+    }
+}
+
+type OnBatch = dyn Fn(&Batch, &mut Checkpointer<'_>) -> Result<(), ProcessorError> + Send + Sync;
+type OnShard = dyn Fn(ShardId) -> Result<(), ProcessorError> + Send + Sync;
+type OnShutdown =
+    dyn Fn(ShardId, &mut Checkpointer<'_>) -> Result<(), ProcessorError> + Send + Sync;
+
+/// Logs what it is told, and does what the test says.
+#[derive(Clone)]
+struct Recorder {
+    shard: ShardId,
+    log: Log,
+    on_initialize: Arc<OnShard>,
+    on_batch: Arc<OnBatch>,
+    on_shard_end: Arc<OnShard>,
+    on_shutdown: Arc<OnShutdown>,
+}
+
+impl Recorder {
+    fn new(log: &Log) -> Self {
+        Self {
+            shard: ShardId::new(0),
+            log: log.clone(),
+            on_initialize: Arc::new(|_| Ok(())),
+            on_batch: Arc::new(|_, _| Ok(())),
+            on_shard_end: Arc::new(|_| Ok(())),
+            on_shutdown: Arc::new(|_, _| Ok(())),
+        }
+    }
+
+    /// Also does this with each batch, before it is logged.
+    fn on_batch<F>(mut self, run: F) -> Self
+    where
+        F: Fn(&Batch, &mut Checkpointer<'_>) -> Result<(), ProcessorError> + Send + Sync + 'static,
+    {
+        self.on_batch = Arc::new(run);
+        self
+    }
+}
+
+impl RecordProcessor for Recorder {
+    fn initialize(&mut self, initialization: &Initialization) {
+        let Initialization { shard, checkpoint, attempt } = initialization;
+        self.log.add(Call::Initialize(shard.id, *checkpoint, *attempt));
+        (self.on_initialize)(self.shard).unwrap();
+    }
+
+    fn process_records(
+        &mut self,
+        batch: &Batch,
+        checkpointer: &mut Checkpointer<'_>,
+    ) -> Result<(), ProcessorError> {
+        assert!(!batch.is_empty());
+        assert_eq!(batch.shard(), self.shard);
+        (self.on_batch)(batch, checkpointer)?;
+        numbers(batch).for_each(|number| self.log.add(Call::Record(self.shard, number)));
+        Ok(())
+    }
+
+    fn shard_ended(&mut self) -> Result<(), ProcessorError> {
+        self.log.add(Call::ShardEnded(self.shard));
+        (self.on_shard_end)(self.shard)
+    }
+
+    fn lease_lost(&mut self) {
+        self.log.add(Call::LeaseLost(self.shard));
+    }
+
+    fn shutdown_requested(&mut self, checkpointer: &mut Checkpointer<'_>) {
+        self.log.add(Call::ShutdownRequested(self.shard));
+        (self.on_shutdown)(self.shard, checkpointer).unwrap();
+    }
+}
+
+fn numbers(batch: &Batch) -> impl Iterator<Item = u64> {
+    batch.iter().map(|record| record.sequence_number().address().unwrap())
+}
+
+/// A source, a directory for control tables, and the settings of the next pool.
+struct Fixture {
+    source: Arc<Script>,
+    directory: TempDir,
+    options: Options,
+    log: Log,
+}
+
+impl Fixture {
+    /// A stream of this many open shards without parents; two threads, no delays, a batch is a
+    /// record.
+    fn new(shards: u32) -> Self {
+        let source = Arc::new(Script::default());
+        for _ in 0..shards {
+            source.add_shard(&[]);
+        }
+        let options = Options {
+            threads: 2,
+            limit: Limit::records(1),
+            retry_delay: SHORT,
+            ..Options::default()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        Self { source, directory, options, log: Log::default() }
+    }
+
+    fn manual(mut self) -> Self {
+        self.options.checkpoints = CheckpointPolicy::Manual;
+        self
+    }
+
+    fn recorder(&self) -> Recorder {
+        Recorder::new(&self.log)
+    }
+
+    fn try_start<P: RecordProcessor + 'static>(
+        &self,
+        factory: impl Fn(&ShardInfo) -> P + Send + Sync + 'static,
+    ) -> Result<WorkerPool> {
+        let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
+            Box::new(factory(shard))
+        });
+        let (source, options) = (Arc::clone(&self.source), self.options.clone());
+        pool::start(source, self.directory.path(), "billing", options, factory)
+    }
+
+    /// A pool whose processors are all like this one.
+    fn start(&self, recorder: Recorder) -> WorkerPool {
+        self.try_start(move |shard| Recorder { shard: shard.id, ..recorder.clone() }).unwrap()
+    }
+
+    /// Runs a pool until there is nothing to do.
+    fn run(&self, recorder: Recorder) {
+        let pool = self.start(recorder);
+        assert!(pool.wait_until_idle(LONG), "{pool:?}");
+    }
+
+    fn row_path(&self, shard: ShardId) -> PathBuf {
+        self.directory.path().join(format!("billing/{shard}.row"))
+    }
+
+    /// What is stored, while no pool runs.
+    fn stored_checkpoint(&self, shard: ShardId) -> Checkpoint {
+        let table = ControlTable::open(self.directory.path(), "billing").unwrap();
+        Checkpoint::at(table.row(shard).unwrap().read().unwrap().checkpoint)
+    }
+}
+
+fn after(number: u64) -> Checkpoint {
+    Checkpoint::AfterSequenceNumber(number.into())
+}
+
+fn status(pool: &WorkerPool, shard: ShardId) -> ShardStatus {
+    pool.status().into_iter().find(|status| status.shard == shard).unwrap()
+}
+
+/// Waits until the shard is in this state.
+fn wait_for_state(pool: &WorkerPool, shard: ShardId, state: ShardState) {
+    let deadline = Instant::now() + LONG;
+    loop {
+        let (entries, version) = pool.board.snapshot();
+        if entries.get(&shard).is_some_and(|entry| entry.state == state) {
+            return;
+        }
+        assert!(pool.board.wait_for_change(version, Some(deadline)), "{shard} is never {state:?}");
+    }
+}

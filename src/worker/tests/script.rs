@@ -1,0 +1,163 @@
+//! A source in memory: records are numbers, which are the time as well.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::hash_key::HashKeyRange;
+use crate::lineage::ShardInfo;
+use crate::os::signal::{Bell, Event};
+use crate::position::{SequenceNumber, ShardId, StartingPosition};
+use crate::record::{Batch, Entry, Lag, Limit, Pages};
+use crate::worker::source::Source;
+
+#[derive(Default)]
+pub(super) struct Script {
+    shards: Mutex<BTreeMap<ShardId, Shard>>,
+    news: Bell,
+    /// Whether it cannot tell of news.
+    pub(super) is_mute: AtomicBool,
+    /// Whether reading fails.
+    pub(super) is_broken: AtomicBool,
+}
+
+struct Shard {
+    info: ShardInfo,
+    numbers: Vec<u64>,
+}
+
+/// What all records hold: the key, and no data.
+struct Key;
+
+impl Pages for Key {
+    fn bytes(&self, _start: u32, _len: u32) -> &[u8] {
+        b"key"
+    }
+}
+
+impl Script {
+    pub(super) fn add_shard(&self, parents: &[ShardId]) -> ShardId {
+        let mut shards = self.shards.lock();
+        let id = ShardId::new(shards.len() as u32);
+        let info = ShardInfo {
+            id,
+            hash_key_range: HashKeyRange::FULL,
+            parent: parents.first().copied(),
+            adjacent_parent: parents.get(1).copied(),
+            starting_sequence_number: next_number(&shards).into(),
+            ending_sequence_number: None,
+        };
+        shards.insert(id, Shard { info, numbers: Vec::new() });
+        drop(shards);
+        self.news.ring();
+        id
+    }
+
+    /// Adds a record with a number above all there are.
+    pub(super) fn put(&self, shard: ShardId) -> u64 {
+        let mut shards = self.shards.lock();
+        let number = next_number(&shards);
+        let shard = shards.get_mut(&shard).unwrap();
+        assert!(shard.info.is_open());
+        shard.numbers.push(number);
+        drop(shards);
+        self.news.ring();
+        number
+    }
+
+    pub(super) fn put_many(&self, shard: ShardId, count: usize) -> Vec<u64> {
+        (0..count).map(|_| self.put(shard)).collect()
+    }
+
+    /// Closes the shards and gives them a common child.
+    pub(super) fn close(&self, parents: &[ShardId]) -> ShardId {
+        let mut shards = self.shards.lock();
+        let end = SequenceNumber::from(next_number(&shards) - 1);
+        for parent in parents {
+            shards.get_mut(parent).unwrap().info.ending_sequence_number = Some(end);
+        }
+        drop(shards);
+        self.add_shard(parents)
+    }
+
+    fn fail_if_broken(&self) -> Result<()> {
+        match self.is_broken.load(Ordering::SeqCst) {
+            true => Err(Error::ReadOnly),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Numbers rise through all shards.
+fn next_number(shards: &BTreeMap<ShardId, Shard>) -> u64 {
+    shards.values().filter_map(|shard| shard.numbers.last()).max().map_or(1, |last| last + 1)
+}
+
+impl Source for Arc<Script> {
+    /// The shard, and the lowest number to read.
+    type Cursor = (ShardId, u64);
+
+    fn shards(&self) -> Result<Vec<ShardInfo>> {
+        Ok(self.shards.lock().values().map(|shard| shard.info.clone()).collect())
+    }
+
+    fn cursor(&self, shard: ShardId, from: StartingPosition) -> Result<Self::Cursor> {
+        let from = match from {
+            StartingPosition::TrimHorizon => 0,
+            StartingPosition::Latest => next_number(&self.shards.lock()),
+            StartingPosition::AtSequenceNumber(number) => number.address().unwrap(),
+            StartingPosition::AfterSequenceNumber(number) => number.address().unwrap() + 1,
+            StartingPosition::AtTimestampMs(time) => time,
+        };
+        Ok((shard, from))
+    }
+
+    fn position(&self, cursor: &Self::Cursor) -> StartingPosition {
+        StartingPosition::AtSequenceNumber(cursor.1.into())
+    }
+
+    fn read(&self, cursor: &Self::Cursor, limit: Limit) -> Result<(Batch, Option<Self::Cursor>)> {
+        self.fail_if_broken()?;
+        let shards = self.shards.lock();
+        let shard = &shards[&cursor.0];
+        let rest = &shard.numbers[shard.numbers.partition_point(|&number| number < cursor.1)..];
+        let mut batch = Batch::new(cursor.0);
+        batch.push_pages(Arc::new(Key));
+        for &address in rest.iter().take(limit.max_records) {
+            let key_len = 3;
+            batch.push(Entry {
+                address,
+                arrival_ms: address,
+                start: 0,
+                data_len: 0,
+                key_len,
+                pages: 0,
+            });
+        }
+        let is_end = !shard.info.is_open() && batch.len() == rest.len();
+        let last = batch.last_sequence_number().and_then(SequenceNumber::address);
+        let next = (cursor.0, last.map_or(cursor.1, |last| last + 1));
+        Ok((batch, (!is_end).then_some(next)))
+    }
+
+    fn lag(&self, cursor: &Self::Cursor) -> Result<Lag> {
+        let shards = self.shards.lock();
+        let rest = shards[&cursor.0].numbers.iter().filter(|&&number| number >= cursor.1);
+        Ok(Lag { records: rest.count() as u64, ..Lag::default() })
+    }
+
+    fn notify(&self, cursor: &Self::Cursor, event: &Arc<Event>) -> Result<bool> {
+        if self.is_mute.load(Ordering::SeqCst) {
+            return Ok(false);
+        }
+        self.news.listen(event);
+        let (batch, next) = self.read(cursor, Limit::records(1))?;
+        if !batch.is_empty() || next.is_none() {
+            event.notify();
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,197 @@
+//! How a pool ends.
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::*;
+use crate::error::Error;
+use crate::worker::Outcome;
+
+const S0: ShardId = ShardId::new(0);
+const S1: ShardId = ShardId::new(1);
+
+/// A processor of shard 0 that says when it has a batch, and waits until it may go on.
+fn gate(recorder: Recorder) -> (Recorder, Receiver<()>, Sender<()>) {
+    let (entered, has_entered) = unbounded();
+    let (release, released) = bounded(0);
+    let recorder = recorder.on_batch(move |batch, _| {
+        if batch.shard() == S0 {
+            entered.send(())?;
+            released.recv()?;
+        }
+        Ok(())
+    });
+    (recorder, has_entered, release)
+}
+
+#[test]
+fn every_processor_is_told_of_the_shutdown() {
+    let fixture = Fixture::new(3);
+    fixture.source.put_many(S0, 2);
+    let pool = fixture.start(fixture.recorder());
+    assert!(pool.wait_until_idle(LONG));
+    let outcomes = pool.shutdown(LONG);
+    for shard in [0, 1, 2].map(ShardId::new) {
+        assert_eq!(fixture.log.count(&Call::ShutdownRequested(shard)), 1);
+        assert!(outcomes.contains(&(shard, Outcome::Stopped)));
+    }
+}
+
+#[test]
+fn a_batch_in_progress_is_finished_and_checkpointed_and_no_other_is_begun() {
+    let fixture = Fixture::new(2);
+    let put = fixture.source.put_many(S0, 3);
+    let (recorder, has_entered, release) = gate(fixture.recorder());
+    let pool = fixture.start(release_at_shutdown(recorder, release));
+    has_entered.recv().unwrap();
+    wait_for_state(&pool, S1, ShardState::Idle);
+    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Stopped), (S1, Outcome::Stopped)]);
+    assert_eq!(fixture.log.records(S0), put[..1]);
+    assert_eq!(fixture.stored_checkpoint(S0), after(put[0]));
+}
+
+#[test]
+fn a_callback_that_hangs_is_reported_at_the_deadline() {
+    let fixture = Fixture::new(2);
+    let put = fixture.source.put_many(S0, 2);
+    let (recorder, has_entered, release) = gate(fixture.recorder());
+    let pool = fixture.start(recorder.clone());
+    has_entered.recv().unwrap();
+    assert!(status(&pool, S0).callback_running_for.is_some());
+    wait_for_state(&pool, S1, ShardState::Idle);
+    let outcomes = pool.shutdown(Duration::from_millis(20));
+    assert_eq!(outcomes, [(S0, Outcome::NotFinished), (S1, Outcome::Stopped)]);
+    // The one who still has the shard keeps the application.
+    let again = fixture.try_start(move |_| recorder.clone());
+    assert!(matches!(again, Err(Error::Locked { .. })));
+    release.send(()).unwrap();
+    let table = wait_for_the_table(&fixture);
+    assert_eq!(table.row(S0).unwrap().read().unwrap().checkpoint, after(put[0]).position());
+    assert_eq!(fixture.log.count(&Call::ShutdownRequested(S0)), 0, "nobody waits for it");
+}
+
+#[test]
+fn dropping_a_pool_waits_for_the_callback_and_keeps_its_checkpoint() {
+    let fixture = Fixture::new(2);
+    let put = fixture.source.put_many(S0, 3);
+    let (recorder, has_entered, release) = gate(fixture.recorder());
+    let pool = fixture.start(release_at_shutdown(recorder, release));
+    has_entered.recv().unwrap();
+    wait_for_state(&pool, S1, ShardState::Idle);
+    drop(pool);
+    assert_eq!(fixture.stored_checkpoint(S0), after(put[0]));
+}
+
+#[test]
+fn a_callback_may_drop_its_own_pool() {
+    let fixture = Fixture::new(1);
+    let put = fixture.source.put(S0);
+    let slot = Arc::new(Mutex::new(None::<WorkerPool>));
+    let (filled, is_filled) = bounded(1);
+    let own = Arc::clone(&slot);
+    let pool = fixture.start(fixture.recorder().on_batch(move |_, _| {
+        is_filled.recv()?;
+        drop(own.lock().take());
+        Ok(())
+    }));
+    *slot.lock() = Some(pool);
+    filled.send(()).unwrap();
+    let table = wait_for_the_table(&fixture);
+    assert_eq!(table.row(S0).unwrap().read().unwrap().checkpoint, after(put).position());
+}
+
+#[test]
+fn a_shard_that_was_to_be_retried_is_reported_as_failed() {
+    let mut fixture = Fixture::new(1);
+    fixture.options.retry_delay = NEVER;
+    fixture.source.put(S0);
+    let pool = fixture.start(fixture.recorder().on_batch(|_, _| Err("no".into())));
+    wait_for_state(&pool, S0, ShardState::Retrying);
+    let failed = Outcome::Failed { attempts: 1, error: "no".into() };
+    assert_eq!(pool.shutdown(LONG), [(S0, failed)]);
+    assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
+}
+
+#[test]
+fn a_panic_at_the_shutdown_is_reported() {
+    let fixture = Fixture::new(1);
+    let mut recorder = fixture.recorder();
+    recorder.on_shutdown = Arc::new(|_, _| panic!("as the test wants it"));
+    let pool = fixture.start(recorder);
+    assert!(pool.wait_until_idle(LONG));
+    let outcomes = pool.shutdown(LONG);
+    assert!(matches!(&outcomes[..], [(S0, Outcome::Failed { attempts: 1, .. })]), "{outcomes:?}");
+}
+
+#[test]
+fn a_manual_processor_can_checkpoint_what_was_delivered_at_the_shutdown() {
+    let fixture = Fixture::new(1).manual();
+    let put = fixture.source.put_many(S0, 3);
+    let recorder =
+        on_shutdown(fixture.recorder(), |_, checkpointer| Ok(checkpointer.checkpoint()?));
+    let pool = fixture.start(recorder);
+    assert!(pool.wait_until_idle(LONG));
+    assert_eq!(status(&pool, S0).checkpoint, Checkpoint::TrimHorizon);
+    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Stopped)]);
+    assert_eq!(fixture.stored_checkpoint(S0), after(put[2]));
+}
+
+#[test]
+fn a_checkpoint_at_the_shutdown_beyond_what_was_delivered_is_an_error() {
+    let fixture = Fixture::new(1).manual();
+    let last = fixture.source.put_many(S0, 3)[2];
+    let recorder = on_shutdown(fixture.recorder(), move |_, checkpointer| {
+        let beyond = checkpointer.checkpoint_at(last + 1);
+        assert!(matches!(beyond, Err(Error::InvalidCheckpoint { .. })));
+        Ok(())
+    });
+    let pool = fixture.start(recorder);
+    assert!(pool.wait_until_idle(LONG));
+    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Stopped)]);
+    assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
+}
+
+#[test]
+fn a_checkpoint_at_the_shutdown_changes_nothing_if_nothing_was_delivered() {
+    let fixture = Fixture::new(1).manual();
+    let recorder = on_shutdown(fixture.recorder(), |_, checkpointer| {
+        assert!(checkpointer.checkpoint_at(0).is_err());
+        Ok(checkpointer.checkpoint()?)
+    });
+    let pool = fixture.start(recorder);
+    assert!(pool.wait_until_idle(LONG));
+    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Stopped)]);
+    assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
+}
+
+#[test]
+fn an_application_has_one_pool_at_a_time() {
+    let fixture = Fixture::new(1);
+    let pool = fixture.start(fixture.recorder());
+    let recorder = fixture.recorder();
+    assert!(matches!(fixture.try_start(move |_| recorder.clone()), Err(Error::Locked { .. })));
+    drop(pool);
+    fixture.run(fixture.recorder());
+}
+
+/// Does this as well when it is told of the shutdown.
+fn on_shutdown<F>(recorder: Recorder, run: F) -> Recorder
+where
+    F: Fn(ShardId, &mut Checkpointer<'_>) -> Result<(), ProcessorError> + Send + Sync + 'static,
+{
+    Recorder { on_shutdown: Arc::new(run), ..recorder }
+}
+
+/// Lets the callback of shard 0 go on when shard 1, which is idle, is told of the shutdown.
+fn release_at_shutdown(recorder: Recorder, release: Sender<()>) -> Recorder {
+    on_shutdown(recorder, move |shard, _| if shard == S1 { Ok(release.send(())?) } else { Ok(()) })
+}
+
+/// The control table, as soon as the pool that has it has ended.
+fn wait_for_the_table(fixture: &Fixture) -> ControlTable {
+    loop {
+        match ControlTable::open(fixture.directory.path(), "billing") {
+            Err(Error::Locked { .. }) => std::thread::yield_now(),
+            table => return table.unwrap(),
+        }
+    }
+}

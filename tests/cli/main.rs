@@ -1,0 +1,11 @@
+//! The command line as its users meet it: arguments, pipes, signals, exit codes.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is a finding")]
+
+mod errors;
+mod harness;
+mod overview;
+mod put;
+mod reshard;
+mod tail;
+mod verify;
+mod work;

@@ -1,0 +1,196 @@
+//! The house defends itself: who may know whom, where `unsafe` is, how large things get.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Each room of `src/` and the rooms that it may know. The words are the files at the top.
+const EDGES: [(&str, &[&str]); 9] = [
+    ("words", &["words"]),
+    ("os", &["os", "words"]),
+    ("format", &["format", "words"]),
+    ("shard", &["shard", "os", "format", "words"]),
+    ("stream", &["stream", "shard", "os", "format", "words"]),
+    ("worker", &["worker", "stream", "os", "format", "words"]),
+    ("verify", &["verify", "stream", "shard", "os", "format", "words"]),
+    ("repair", &["repair", "verify", "stream", "shard", "os", "format", "words"]),
+    ("front door", &["words", "os", "stream", "verify", "repair", "worker", "manual"]),
+];
+/// Only these parts of a room are for the room named with them.
+const NARROW: [(&str, &str, &[&str]); 2] =
+    [("worker", "format", &["control_row", "names"]), ("front door", "os", &["clock"])];
+const MAX_FILE_LINES: usize = 450;
+const MAX_LINE_CHARS: usize = 100;
+/// All packages of a build without features, ours included.
+const MAX_PACKAGES: usize = 18;
+
+fn source_files() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    let mut directories = vec![root.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                files.push((path.strip_prefix(&root).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(files.len() > 20, "the source was found");
+    files
+}
+
+/// The room that a file of `src/` is in.
+fn room_of(file: &Path) -> String {
+    let mut parts = file.iter().map(|part| part.to_str().unwrap());
+    match (parts.next().unwrap(), parts.next()) {
+        ("lib.rs", None) => "front door".into(),
+        (_, None) => "words".into(),
+        (room, Some(_)) => room.into(),
+    }
+}
+
+/// Code without comments, text and what is only compiled for tests.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
+    let lines = text.lines().map(|line| line.split("//").next().unwrap());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What a piece of code names by a path from the crate's root: the first two parts of each.
+fn paths_from_root(code: &str) -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let rest = &code[at + "crate::".len()..];
+        let (first, rest) = rest.split_at(rest.find(|c| !is_word(c)).unwrap_or(rest.len()));
+        let second: String = match rest.strip_prefix("::") {
+            Some(rest) => rest.chars().take_while(|c| is_word(*c)).collect(),
+            None => String::new(),
+        };
+        if first.is_empty() {
+            assert!(!rest.starts_with('{'), "write one use a room: crate::{{..}} hides the rooms");
+        }
+        found.insert((first.to_owned(), second));
+    }
+    found
+}
+
+/// The room that a name at the crate's root leads to.
+fn room_of_name(name: &str) -> String {
+    let rooms: Vec<_> = EDGES.iter().map(|(room, _)| *room).collect();
+    if rooms.contains(&name) || name == "manual" { name.to_owned() } else { "words".into() }
+}
+
+#[test]
+fn rooms_know_only_the_rooms_below_them() {
+    let edges = BTreeMap::from(EDGES);
+    for (file, text) in source_files() {
+        let room = room_of(&file);
+        // The command line is a crate of its own: it sees the library as everybody does.
+        if room == "manual" || room == "bin" {
+            continue;
+        }
+        let allowed = edges.get(room.as_str()).unwrap_or_else(|| panic!("what room is {room}?"));
+        let code = code(&text);
+        for (name, part) in paths_from_root(&code) {
+            let other = room_of_name(&name);
+            assert!(allowed.contains(&other.as_str()), "{file:?}: {room} must not know {other}");
+            for (who, whom, parts) in NARROW {
+                let kept = who != room || whom != other || parts.contains(&part.as_str());
+                assert!(kept, "{file:?}: {who} may know of {whom} only {parts:?}, not {part}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_rooms_have_no_cycles() {
+    let edges = BTreeMap::from(EDGES);
+    let mut settled = BTreeSet::from(["manual"]);
+    while settled.len() <= edges.len() {
+        let next = edges.iter().find(|(room, known)| {
+            !settled.contains(*room)
+                && known.iter().all(|other| other == *room || settled.contains(other))
+        });
+        let (room, _) = next.expect("some room knows only settled ones");
+        settled.insert(room);
+    }
+}
+
+#[test]
+fn no_file_goes_around_the_rooms() {
+    for (file, text) in source_files() {
+        let code = code(&text);
+        for way in ["#[path", "super::super", "include!"] {
+            assert!(!code.contains(way), "{file:?} has {way}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_is_in_one_file_and_every_block_answers_its_contract() {
+    for (file, text) in source_files() {
+        let code = code(&text);
+        let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let count = words.filter(|word| *word == "unsafe").count();
+        if file == Path::new("os/mmap.rs") {
+            assert_eq!(count, text.matches("// SAFETY:").count(), "{file:?}");
+        } else {
+            assert_eq!(count, 0, "{file:?}");
+        }
+    }
+}
+
+#[test]
+fn no_file_is_larger_than_one_holds_in_the_head() {
+    for (file, text) in source_files() {
+        let lines = text.lines().count();
+        assert!(lines <= MAX_FILE_LINES, "{file:?} has {lines} lines: divide it by nouns");
+        for (number, line) in text.lines().enumerate() {
+            let chars = line.chars().count();
+            assert!(chars <= MAX_LINE_CHARS, "{file:?}:{} has {chars} characters", number + 1);
+        }
+    }
+}
+
+#[test]
+fn the_library_prints_nothing_and_leaves_nothing_undone() {
+    for (file, text) in source_files() {
+        let code = code(&text);
+        for word in ["println!", "eprintln!", "dbg!", "todo!", "unimplemented!"] {
+            let allowed = file.starts_with("bin") && word.ends_with("println!");
+            assert!(allowed || !code.contains(word), "{file:?} has {word}");
+        }
+    }
+}
+
+#[test]
+fn the_dependency_tree_stays_small() {
+    let tree = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--edges",
+            "normal",
+            "--no-default-features",
+            "--prefix",
+            "none",
+            "--locked",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let text = String::from_utf8(tree.stdout).unwrap();
+    let packages: BTreeSet<_> =
+        text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(packages.contains("millstream"), "{text}");
+    assert!(packages.len() <= MAX_PACKAGES, "{} packages: {packages:?}", packages.len());
+}
