@@ -29,9 +29,9 @@ pub enum Error {
         /// The most bytes of key and data that the stream takes.
         max: usize,
     },
-    /// There is no stream at this path.
+    /// There is no stream at this path, or not the one any more that was opened there.
     StreamNotFound {
-        /// The directory that was to be opened.
+        /// The directory that was to be opened, or was open.
         path: PathBuf,
     },
     /// There is a stream at this path already.

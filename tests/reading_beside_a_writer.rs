@@ -184,3 +184,21 @@ fn the_lag_of_a_reader_is_exact_though_it_saw_the_next_segment_before_it_was_use
     put_records(220);
     assert_eq!(reader.lag(&horizon).unwrap().records, 300);
 }
+
+#[test]
+fn a_reader_is_told_that_its_stream_is_gone_and_does_not_take_another_one_for_it() {
+    let Fixture { directory, stream } = Fixture::new(1);
+    let reader = Stream::open_read_only(directory.path()).unwrap();
+    let iterator = reader.shard_iterator(S0, StartingPosition::Latest).unwrap();
+    let is_gone = || {
+        let read = reader.get_records(&iterator, Limit::default());
+        matches!(read, Err(Error::StreamNotFound { path }) if path == directory.path())
+    };
+    drop(stream);
+    std::fs::remove_dir_all(directory.path()).unwrap();
+    assert!(is_gone());
+    let another = Stream::builder(directory.path()).create().unwrap();
+    assert!(is_gone());
+    another.put("k", "of the other one").unwrap();
+    assert!(is_gone());
+}

@@ -102,11 +102,16 @@ impl Stream {
     /// A page without records has a next iterator too: it is as good as the old one.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the next record is not as it was written.
+    /// [`Error::Corrupt`] if the next record is not as it was written; [`Error::StreamNotFound`] if
+    /// another process has removed the stream.
     pub fn get_records(&self, iterator: &ShardIterator, limit: Limit) -> Result<Page> {
         let shard = iterator.shard;
         let (_, at) = self.shard(shard)?;
-        let mut reading = at.read(&iterator.place, limit)?;
+        let mut reading = at.read(&iterator.place, limit).or_else(|error| {
+            // It may be because the stream is gone.
+            self.refresh()?;
+            Err(error)
+        })?;
         reading.records.set_lag(at.lag(&reading, self.now_ms())?);
         let at_the_end = reading.next_arrival_ms.is_none();
         let closed = at_the_end && {

@@ -232,16 +232,24 @@ impl Stream {
     }
 
     /// Looks whether another process has changed the shape.
+    ///
+    /// # Errors
+    /// [`Error::StreamNotFound`] if the stream was removed, and perhaps replaced by another one.
     fn refresh(&self) -> Result<()> {
         let inner = &self.inner;
+        let gone = || Error::StreamNotFound { path: inner.path.clone() };
+        let or_gone = |error: Error| if error.is_not_found() { gone() } else { error };
         let is_current = match &inner.shape.read().seen {
-            Some(seen) => fs::is_at(seen, &inner.path.join(MANIFEST))?,
+            Some(seen) => fs::is_at(seen, &inner.path.join(MANIFEST)).map_err(or_gone)?,
             None => true,
         };
         if is_current {
             return Ok(());
         }
-        let (manifest, seen) = read_manifest(&inner.path)?;
+        let (manifest, seen) = read_manifest(&inner.path).map_err(or_gone)?;
+        if manifest.stream != inner.shape.read().manifest.stream {
+            return Err(gone());
+        }
         let new = inner.open_new_shards(&manifest)?;
         inner.show(manifest, new, Some(seen));
         Ok(())

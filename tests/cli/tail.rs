@@ -126,7 +126,7 @@ fn one_who_follows_notices_that_the_stream_is_gone() {
     assert_eq!(lines.next().unwrap().unwrap(), "1");
     std::fs::remove_dir_all(&place.stream).unwrap();
     let ended = Ran::from(tail.wait_with_output().unwrap());
-    ended.failed(1, &["the stream is gone", &place.stream]);
+    ended.failed(1, &["there is no stream at", &place.stream]);
 }
 
 #[test]

@@ -2,8 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use millstream::{ShardId, Stream};
@@ -63,7 +62,6 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let stream = Stream::open_read_only(&args.dir)?;
-    let directory = Directory::new(stream.path());
     let is_number = matches!(args.offset, Offset::Number(_));
     if is_number && args.shard.is_none() && stream.shards().len() > 1 {
         return Err(Failure::new(
@@ -73,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let merge = ShardMerge::new(stream, args.shard, args.offset, args.follow)?;
     let out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, output::stdout()?);
-    let mut tail = Tail { out, format: args.format.format(), written: 0, directory };
+    let mut tail = Tail { out, format: args.format.format(), written: 0 };
     let done = tail.copy(merge, args.count.unwrap_or(u64::MAX));
     // What was read before an error is written all the same.
     let flushed = tail.out.flush().map_err(|e| Failure::stdout(&e));
@@ -85,42 +83,12 @@ struct Tail {
     out: BufWriter<File>,
     format: RecordFormat,
     written: u64,
-    directory: Directory,
-}
-
-/// The directory of the stream, as it was when the reading began.
-struct Directory {
-    path: PathBuf,
-    identity: Option<(u64, u64)>,
-}
-
-impl Directory {
-    fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), identity: identity(path) }
-    }
-
-    /// A reader has its files open and notices nothing by itself.
-    fn must_be_there(&self) -> Result<()> {
-        match identity(&self.path) == self.identity {
-            true => Ok(()),
-            false => Err(Failure::error("the stream is gone").at(self.path.display())),
-        }
-    }
-}
-
-/// The device and the inode.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    path.metadata().ok().map(|directory| (directory.dev(), directory.ino()))
 }
 
 impl Tail {
     fn copy(&mut self, mut merge: ShardMerge, count: u64) -> Result<()> {
         while self.written < count {
-            let next = merge.next();
-            if next.is_err() {
-                self.directory.must_be_there()?;
-            }
-            match next? {
+            match merge.next()? {
                 Next::Record(shard, record) => {
                     let written = self.format.write(&mut self.out, shard, &record);
                     written.map_err(|e| Failure::stdout(&e))?;
@@ -131,7 +99,6 @@ impl Tail {
                     if output::is_pipe_closed(self.out.get_ref()) {
                         return Err(Failure::stdout(&std::io::ErrorKind::BrokenPipe.into()));
                     }
-                    self.directory.must_be_there()?;
                     merge.wait(READER_CHECK_INTERVAL);
                 }
                 Next::End => break,
