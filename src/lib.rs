@@ -35,6 +35,7 @@
 //! | put records | [`Stream::put`], [`Stream::put_batch`], [`Stream::put_with`] |
 //! | choose what an acknowledgement promises | [`Durability`] |
 //! | consume all shards | [`WorkerPool`], [`RecordProcessor`], [`Checkpointer`] |
+//! | put records aside that cannot be processed | [`OnPoison`], [`DeadLetters`] |
 //! | read a shard yourself | [`Stream::shard_iterator`], [`Stream::get_records`] |
 //! | change the number of shards | [`Stream::split_shard`], [`Stream::merge_shards`] |
 //! | look for damage in all files of a stream | [`verify()`] |
@@ -74,8 +75,9 @@ pub use verify::{
     Finding, FindingKind, Verification, VerifyProgress, verify, verify_with_progress,
 };
 pub use worker::{
-    Checkpoint, CheckpointPolicy, Checkpointer, Initialization, Outcome, ProcessorError,
-    RecordProcessor, ShardState, ShardStatus, WorkerPool, WorkerPoolBuilder,
+    Checkpoint, CheckpointPolicy, Checkpointer, DeadLetter, DeadLetters, Initialization, OnPoison,
+    Outcome, ProcessorError, RecordProcessor, ShardState, ShardStatus, WorkerPool,
+    WorkerPoolBuilder,
 };
 
 #[cfg(doctest)]

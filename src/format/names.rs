@@ -8,6 +8,8 @@ pub(crate) const OWNER: &str = "OWNER";
 pub(crate) const SHARDS: &str = "shards";
 /// The directory with a directory for each application.
 pub(crate) const APPLICATIONS: &str = "applications";
+/// The directory of an application with the records that it could not process: a stream.
+pub(crate) const DEAD_LETTERS: &str = "dead-letters";
 /// The directory to which a repair moves what was damaged.
 pub(crate) const QUARANTINE: &str = "quarantine";
 

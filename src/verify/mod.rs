@@ -15,7 +15,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::format::control_row::{self, ROW_LEN, RowDamage, RowKey, SLOT_LEN};
 use crate::format::manifest::Manifest;
-use crate::format::names::{APPLICATIONS, MANIFEST, OWNER, QUARANTINE, ROW, SHARDS};
+use crate::format::names::{APPLICATIONS, DEAD_LETTERS, MANIFEST, OWNER, QUARANTINE, ROW, SHARDS};
 use crate::os::fs;
 use crate::position::{SequenceNumber, ShardId};
 use crate::stream::must_be_stream;
@@ -166,7 +166,8 @@ impl Verifier<'_> {
                 let shard = name.strip_suffix(ROW).and_then(|name| name.parse::<ShardId>().ok());
                 match shard.filter(|shard| format!("{shard}{ROW}") == name) {
                     Some(shard) => self.row(&path, &application, shard),
-                    None if name == OWNER => {}
+                    // Dead letters are a stream of their own, with a path of its own.
+                    None if name == OWNER || name == DEAD_LETTERS => {}
                     None => self.stray(&path, None),
                 }
             }

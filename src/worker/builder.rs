@@ -11,6 +11,7 @@ use crate::position::StartingPosition;
 use crate::record::Limit;
 use crate::stream::Stream;
 use crate::worker::checkpoint::CheckpointPolicy;
+use crate::worker::poison::OnPoison;
 use crate::worker::pool::{self, WorkerPool};
 use crate::worker::processor::RecordProcessor;
 
@@ -31,6 +32,9 @@ pub(super) struct Options {
     pub(super) limit: Limit,
     pub(super) checkpoints: CheckpointPolicy,
     pub(super) retry_delay: RetryDelay,
+    /// How often a batch may fail before it is halved, and a record alone.
+    pub(super) attempts: u32,
+    pub(super) on_poison: OnPoison,
 }
 
 impl Default for Options {
@@ -44,6 +48,8 @@ impl Default for Options {
                 first: Duration::from_millis(100),
                 max: Duration::from_secs(10),
             },
+            attempts: 5,
+            on_poison: OnPoison::default(),
         }
     }
 }
@@ -92,6 +98,51 @@ impl WorkerPoolBuilder {
     /// failed together do not come back together. 100 ms to 10 s unless said otherwise.
     pub fn retry_delay(mut self, first: Duration, max: Duration) -> Self {
         self.options.retry_delay = RetryDelay { first, max };
+        self
+    }
+
+    /// How often a batch may fail before halves of it are tried, and then how often a record alone
+    /// before it counts as poison: 5 unless said otherwise; 0 counts as 1.
+    ///
+    /// The same batch comes again until then. Of its halves, what can be processed is, and what
+    /// fails is halved again, until one record is left.
+    pub fn attempts(mut self, count: u32) -> Self {
+        self.options.attempts = count.max(1);
+        self
+    }
+
+    /// What becomes of a record that has failed alone so often as [`attempts`](Self::attempts)
+    /// says: [`OnPoison::Retry`], for ever, unless said otherwise.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// use std::time::Duration;
+    /// use millstream::{Batch, Checkpointer, DeadLetters, OnPoison, WorkerPool};
+    ///
+    /// stream.put("customer-7", "12")?;
+    /// stream.put("customer-7", "twelve")?;
+    /// stream.put("customer-7", "13")?;
+    /// let pool = WorkerPool::builder("billing", &stream)
+    ///     .attempts(3)
+    ///     .retry_delay(Duration::from_millis(1), Duration::from_secs(1))
+    ///     .on_poison(OnPoison::DeadLetter)
+    ///     .start(|_| {
+    ///         |batch: &Batch, _: &mut Checkpointer<'_>| {
+    ///             for record in batch {
+    ///                 std::str::from_utf8(record.data())?.parse::<u32>()?;
+    ///             }
+    ///             Ok(())
+    ///         }
+    ///     })?;
+    /// assert!(pool.wait_until_idle(Duration::from_secs(10)));
+    /// let letters = DeadLetters::of("billing", &stream)?.list()?;
+    /// assert_eq!(letters[0].data(), b"twelve");
+    /// assert_eq!(letters[0].cause, "invalid digit found in string");
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn on_poison(mut self, policy: OnPoison) -> Self {
+        self.options.on_poison = policy;
         self
     }
 

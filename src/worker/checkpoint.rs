@@ -37,6 +37,14 @@ impl Checkpoint {
         }
     }
 
+    /// The number of the last record that is processed, as far as it is known.
+    pub(crate) fn number(self) -> Option<SequenceNumber> {
+        match self {
+            Self::AfterSequenceNumber(number) => Some(number),
+            Self::TrimHorizon | Self::AtSequenceNumber(_) | Self::ShardEnd => None,
+        }
+    }
+
     /// The checkpoint of one who is to read on here.
     pub(crate) fn at(position: Option<StartingPosition>) -> Self {
         match position {

@@ -130,7 +130,7 @@ impl RowFile {
 }
 
 /// The name is a directory's.
-fn check_name(application: &str) -> Result<()> {
+pub(super) fn check_name(application: &str) -> Result<()> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let fits = (1..=MAX_NAME_LEN).contains(&application.len());
     if fits && application.bytes().all(allowed) && !application.starts_with('.') {

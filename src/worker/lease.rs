@@ -25,6 +25,7 @@ pub(super) struct Lease {
     epoch: u64,
     checkpoint: Checkpoint,
     is_lost: bool,
+    has_failed: bool,
 }
 
 impl Lease {
@@ -36,7 +37,7 @@ impl Lease {
             return Ok(None);
         }
         row.write_after(&last, epoch, checkpoint)?;
-        Ok(Some(Self { row, epoch, checkpoint, is_lost: false }))
+        Ok(Some(Self { row, epoch, checkpoint, is_lost: false, has_failed: false }))
     }
 
     pub(super) fn shard(&self) -> ShardId {
@@ -52,8 +53,17 @@ impl Lease {
         self.is_lost
     }
 
+    /// Whether a checkpoint could not be stored since this was asked last.
+    pub(super) fn take_failure(&mut self) -> bool {
+        std::mem::take(&mut self.has_failed)
+    }
+
     /// Stores a checkpoint; after an error the last one holds.
     pub(super) fn store(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.try_store(checkpoint).inspect_err(|_| self.has_failed = true)
+    }
+
+    fn try_store(&mut self, checkpoint: Checkpoint) -> Result<()> {
         if checkpoint == self.checkpoint {
             return Ok(());
         }

@@ -4,6 +4,7 @@
 //! - `processor.rs`, `checkpoint.rs`: what users write, and what it is lent
 //! - `shard_worker.rs`: one shard's worker: a batch, the callback, the checkpoint
 //! - `supervisor.rs`: who works when; catching a panic
+//! - `poison.rs`, `dead_letter.rs`: the record that fails always: finding it, putting it aside
 //! - `lease.rs`, `control_table.rs`: who has a shard, and how far it is, on disk
 //! - `status.rs`: what is going on
 //! - `source.rs`: where records come from
@@ -15,7 +16,9 @@
 mod builder;
 mod checkpoint;
 mod control_table;
+mod dead_letter;
 mod lease;
+mod poison;
 mod pool;
 mod processor;
 mod shard_worker;
@@ -27,6 +30,8 @@ mod tests;
 
 pub use builder::WorkerPoolBuilder;
 pub use checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer};
+pub use dead_letter::{DeadLetter, DeadLetters};
+pub use poison::OnPoison;
 pub use pool::WorkerPool;
 pub use processor::{Initialization, ProcessorError, RecordProcessor};
 pub use status::{Outcome, ShardState, ShardStatus};

@@ -13,6 +13,7 @@ use crate::record::Lag;
 use crate::stream::Stream;
 use crate::worker::builder::{Options, WorkerPoolBuilder};
 use crate::worker::control_table::ControlTable;
+use crate::worker::dead_letter::DeadLetters;
 use crate::worker::processor::Factory;
 use crate::worker::shard_worker::Shared;
 use crate::worker::source::Source;
@@ -28,8 +29,9 @@ use crate::worker::supervisor::Supervisor;
 ///   was split or merged begin when all their parents are processed to the end.
 /// - A processor that fails or panics is made anew by its factory, and the records behind the
 ///   checkpoint come again, after a growing delay, until they are processed. None is skipped, and
-///   other shards are not touched: a shard with a record that fails always is tried for ever,
-///   while the others go on.
+///   other shards are not touched. A record that fails always is found by halving its batch; what
+///   becomes of it says [`OnPoison`](crate::OnPoison): it is tried for ever, unless you want it to
+///   be put aside.
 /// - What is processed is checkpointed; a pool that is started again goes on there. After a crash
 ///   the records since the last checkpoint come again: each is processed at least once.
 ///
@@ -89,13 +91,16 @@ impl WorkerPool {
             lag: self.lag(shard, &entry).unwrap_or_default(),
             failed_attempts: entry.failed_attempts,
             last_error: entry.last_error,
+            poison: entry.poison,
+            dead_letters: entry.dead_letters,
             callback_running_for: entry.callback_since.map(|since| now.duration_since(since)),
         };
         shards.into_iter().map(status).collect()
     }
 
     /// Waits until every record that was put before this call is processed, and no failure is
-    /// pending: true. False if that is not so after `timeout`.
+    /// pending: true. False if that is not so after `timeout`, or the pool has stopped by itself
+    /// ([`OnPoison::Stop`](crate::OnPoison::Stop)).
     ///
     /// Processed is not checkpointed: under
     /// [`CheckpointPolicy::Manual`](crate::CheckpointPolicy::Manual) that is up to the processors.
@@ -106,7 +111,10 @@ impl WorkerPool {
             let (shards, version) = self.board.snapshot();
             let at_rest = |entry: &Entry| match entry.state {
                 ShardState::Idle | ShardState::Ended | ShardState::LeaseLost => true,
-                ShardState::WaitingForParents | ShardState::Running | ShardState::Retrying => false,
+                ShardState::WaitingForParents
+                | ShardState::Running
+                | ShardState::Retrying
+                | ShardState::Parked => false,
             };
             // The source is asked after everybody was seen at rest: what callbacks have put is
             // there by now.
@@ -117,7 +125,8 @@ impl WorkerPool {
             {
                 return true;
             }
-            if !self.board.wait_for_change(version, deadline) {
+            let has_stopped = self.board.stage() == Stage::Finished;
+            if has_stopped || !self.board.wait_for_change(version, deadline) {
                 return false;
             }
         }
@@ -210,11 +219,18 @@ pub(super) fn start<S: Source>(
     factory: Factory,
 ) -> Result<WorkerPool> {
     let table = ControlTable::open(applications, application)?;
+    let dead_letters = DeadLetters::in_directory(table.path());
     let path = table.path().to_owned();
     let threads = options.threads;
     let (source, board) = (Arc::new(source), Arc::new(Board::new()));
-    let shared =
-        Shared { source: Arc::clone(&source), table, factory, options, board: Arc::clone(&board) };
+    let shared = Shared {
+        source: Arc::clone(&source),
+        table,
+        dead_letters,
+        factory,
+        options,
+        board: Arc::clone(&board),
+    };
     let supervisor = Supervisor::new(Arc::new(shared))?;
     let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
         let thread = thread::Builder::new().name(name).spawn(run);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::error::Result;
 use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
 use crate::position::{SequenceNumber, ShardId};
@@ -11,7 +12,9 @@ use crate::record::{Batch, Limit};
 use crate::worker::builder::Options;
 use crate::worker::checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer};
 use crate::worker::control_table::ControlTable;
+use crate::worker::dead_letter::DeadLetters;
 use crate::worker::lease::Lease;
+use crate::worker::poison::{OnPoison, PoisonSearch};
 use crate::worker::processor::{Factory, Initialization, ProcessorError, RecordProcessor};
 use crate::worker::source::Source;
 use crate::worker::status::{Board, Outcome, ShardState, Stage};
@@ -21,6 +24,7 @@ use crate::worker::supervisor::caught;
 pub(super) struct Shared<S> {
     pub(super) source: Arc<S>,
     pub(super) table: ControlTable,
+    pub(super) dead_letters: DeadLetters,
     pub(super) factory: Factory,
     pub(super) options: Options,
     pub(super) board: Arc<Board>,
@@ -35,6 +39,8 @@ pub(super) enum Turn {
     Idle,
     /// It failed, and is to be tried again after this delay.
     Retry(Duration),
+    /// It is not to be tried again.
+    Park,
     /// The shard is processed to its end.
     Ended,
     /// It is done for another reason.
@@ -51,6 +57,7 @@ pub(super) struct ShardWorker<S: Source> {
     furthest: Option<SequenceNumber>,
     /// Failures since the worker last got on.
     failures: u32,
+    search: PoisonSearch,
 }
 
 /// A processor, and what it gets next.
@@ -63,8 +70,9 @@ struct Running<S: Source> {
 }
 
 impl<S: Source> ShardWorker<S> {
-    pub(super) fn new(shard: ShardInfo, lease: Lease) -> Self {
-        Self { shard, lease, running: None, furthest: None, failures: 0 }
+    pub(super) fn new(shard: ShardInfo, lease: Lease, options: &Options) -> Self {
+        let search = PoisonSearch::new(options.attempts);
+        Self { shard, lease, running: None, furthest: None, failures: 0, search }
     }
 
     pub(super) fn shard(&self) -> &ShardInfo {
@@ -102,7 +110,7 @@ impl<S: Source> ShardWorker<S> {
         let Some(cursor) = &running.cursor else {
             return self.end(pool);
         };
-        let (batch, next) = pool.source.read(cursor, pool.options.limit)?;
+        let (batch, next) = self.read(pool, cursor)?;
         if !batch.is_empty() {
             self.process(pool, &batch)?;
         }
@@ -113,6 +121,7 @@ impl<S: Source> ShardWorker<S> {
             entry.checkpoint = self.lease.checkpoint();
             entry.position = next.as_ref().map(|cursor| pool.source.position(cursor));
             entry.failed_attempts = self.failures;
+            entry.poison = self.search.poison();
         });
         self.running.as_mut().expect("nothing has failed").cursor = next;
         Ok(if idle { Turn::Idle } else { Turn::Again })
@@ -124,10 +133,7 @@ impl<S: Source> ShardWorker<S> {
         let position = checkpoint.position().expect("an ended shard has no worker");
         let cursor = Some(pool.source.cursor(self.shard.id, position)?);
         let processor = callback(pool, self.shard.id, || (pool.factory)(&self.shard));
-        let delivered = match checkpoint {
-            Checkpoint::AfterSequenceNumber(number) => Some(number),
-            _ => None,
-        };
+        let delivered = checkpoint.number();
         let running = self.running.insert(Running { processor, cursor, delivered });
         let initialization = Initialization {
             shard: self.shard.clone(),
@@ -138,13 +144,30 @@ impl<S: Source> ShardWorker<S> {
         Ok(Turn::Again)
     }
 
+    /// The next batch, which ends early where a record that makes it fail is looked for.
+    fn read(&self, pool: &Shared<S>, cursor: &S::Cursor) -> Result<(Batch, Option<S::Cursor>)> {
+        let limit = pool.options.limit;
+        let (batch, next) = pool.source.read(cursor, limit)?;
+        match self.search.cut(&batch) {
+            max_records if max_records < batch.len() => {
+                pool.source.read(cursor, Limit { max_records, ..limit })
+            }
+            _ => Ok((batch, next)),
+        }
+    }
+
     fn process(&mut self, pool: &Shared<S>, batch: &Batch) -> Result<(), ProcessorError> {
         let running = self.running.as_mut().expect("a processor takes the batch");
         let last = batch.last_sequence_number().expect("the batch has a record");
         let mut checkpointer = Checkpointer::new(&mut self.lease, Some(last));
-        callback(pool, self.shard.id, || {
-            running.processor.process_records(batch, &mut checkpointer)
-        })?;
+        // A dead letter is passed over: it comes alone.
+        if !self.search.is_dead(last) {
+            self.search.try_batch(batch, running.delivered);
+            callback(pool, self.shard.id, || {
+                running.processor.process_records(batch, &mut checkpointer)
+            })?;
+            self.search.succeed();
+        }
         if pool.options.checkpoints == CheckpointPolicy::AfterBatch {
             checkpointer.checkpoint()?;
         }
@@ -173,6 +196,7 @@ impl<S: Source> ShardWorker<S> {
     }
 
     fn fail(&mut self, pool: &Shared<S>, error: String) -> Turn {
+        let cursor = self.running.as_ref().and_then(|running| running.cursor.clone());
         let is_lost = self.lease.is_lost();
         if let (true, Some(running)) = (is_lost, &mut self.running) {
             let lease_lost = || running.processor.lease_lost();
@@ -180,18 +204,63 @@ impl<S: Source> ShardWorker<S> {
         }
         self.drop_processor();
         self.failures = self.failures.saturating_add(1);
+        let is_of_records = !self.lease.take_failure();
+        let checkpoint = self.lease.checkpoint().number();
+        let failures = self.search.fail(is_of_records, checkpoint).unwrap_or(self.failures);
         pool.board.update(self.shard.id, |entry| {
             entry.checkpoint = self.lease.checkpoint();
-            entry.fail(self.failures, error);
+            entry.poison = self.search.poison();
+            entry.fail(self.failures, error.clone());
             if is_lost {
                 entry.state = ShardState::LeaseLost;
                 entry.outcome = Some(Outcome::LeaseLost);
             }
         });
-        match is_lost {
-            true => Turn::Gone,
-            false => Turn::Retry(pool.options.retry_delay.after(self.failures)),
+        let retry = Turn::Retry(pool.options.retry_delay.after(failures));
+        match (self.search.poison(), cursor) {
+            _ if is_lost => Turn::Gone,
+            (Some(poison), Some(cursor)) => match pool.options.on_poison {
+                OnPoison::Retry => retry,
+                OnPoison::DeadLetter => match self.put_aside(pool, &cursor, poison, &error) {
+                    Ok(()) => Turn::Retry(Duration::ZERO),
+                    Err(why) => {
+                        let error = format!("cannot put {poison} aside: {why}; it failed: {error}");
+                        pool.board.update(self.shard.id, |entry| entry.last_error = Some(error));
+                        retry
+                    }
+                },
+                OnPoison::Park => {
+                    pool.board.update(self.shard.id, |entry| entry.state = ShardState::Parked);
+                    Turn::Park
+                }
+                OnPoison::Stop => {
+                    pool.board.enter(Stage::Stopping);
+                    retry
+                }
+            },
+            _ => retry,
         }
+    }
+
+    /// Makes a dead letter of the record at the cursor.
+    fn put_aside(
+        &mut self,
+        pool: &Shared<S>,
+        cursor: &S::Cursor,
+        poison: SequenceNumber,
+        cause: &str,
+    ) -> Result<()> {
+        let (batch, _) =
+            pool.source.read(cursor, Limit { max_records: 1, ..pool.options.limit })?;
+        assert_eq!(batch.last_sequence_number(), Some(poison), "it was read there before");
+        pool.dead_letters.put_aside(&batch, pool.options.attempts, cause)?;
+        self.search.bury(poison, self.lease.checkpoint().number());
+        self.failures = 0;
+        pool.board.update(self.shard.id, |entry| {
+            entry.poison = None;
+            entry.dead_letters += 1;
+        });
+        Ok(())
     }
 
     /// The last turn: the pool shuts down.
@@ -214,7 +283,7 @@ impl<S: Source> ShardWorker<S> {
             }
             entry.outcome = Some(match (entry.state, &entry.last_error) {
                 _ if is_lost => Outcome::LeaseLost,
-                (ShardState::Retrying, Some(error)) => {
+                (ShardState::Retrying | ShardState::Parked, Some(error)) => {
                     Outcome::Failed { attempts: entry.failed_attempts, error: error.clone() }
                 }
                 _ => Outcome::Stopped,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::os::signal::Event;
-use crate::position::{ShardId, StartingPosition};
+use crate::position::{SequenceNumber, ShardId, StartingPosition};
 use crate::record::Lag;
 use crate::worker::checkpoint::Checkpoint;
 
@@ -31,6 +31,11 @@ pub struct ShardStatus {
     pub failed_attempts: u32,
     /// The last failure, if there was one, also after the worker got over it.
     pub last_error: Option<String>,
+    /// The record that the worker does not get over, as soon as it is known; see
+    /// [`OnPoison`](crate::OnPoison).
+    pub poison: Option<SequenceNumber>,
+    /// Records that this pool has put aside as dead letters.
+    pub dead_letters: u64,
     /// How long the callback that is running has been running.
     pub callback_running_for: Option<Duration>,
 }
@@ -47,6 +52,10 @@ pub enum ShardState {
     Idle,
     /// An attempt has failed, and the next one comes after a delay.
     Retrying,
+    /// A record cannot be processed, and the shard is left alone: [`OnPoison::Park`] says so.
+    ///
+    /// [`OnPoison::Park`]: crate::OnPoison::Park
+    Parked,
     /// The shard is closed, and processed to its end.
     Ended,
     /// Another worker has taken the shard.
@@ -67,8 +76,8 @@ pub enum Outcome {
     /// busy. If a batch is processed successfully after all, it is checkpointed still; no other
     /// callback is called.
     NotFinished,
-    /// Its last attempt had failed, and the next one had not come yet, or its processor failed
-    /// when it was told of the shutdown. Nothing that failed is checkpointed.
+    /// Its last attempt had failed, and the next one had not come yet or was not to come; or its
+    /// processor failed when it was told of the shutdown. Nothing that failed is checkpointed.
     Failed {
         /// How many attempts had failed since the worker last got on.
         attempts: u32,
@@ -99,6 +108,8 @@ pub(super) struct Entry {
     pub(super) position: Option<StartingPosition>,
     pub(super) failed_attempts: u32,
     pub(super) last_error: Option<String>,
+    pub(super) poison: Option<SequenceNumber>,
+    pub(super) dead_letters: u64,
     pub(super) callback_since: Option<Instant>,
     /// How it ended, as soon as it has.
     pub(super) outcome: Option<Outcome>,
@@ -117,6 +128,8 @@ impl Entry {
             position: checkpoint.position(),
             failed_attempts: 0,
             last_error: None,
+            poison: None,
+            dead_letters: 0,
             callback_since: None,
             outcome: (checkpoint == Checkpoint::ShardEnd).then_some(Outcome::Ended),
         }

@@ -71,6 +71,7 @@ pub(super) struct Supervisor<S: Source> {
     waiting: Vec<ShardWorker<S>>,
     idle: Vec<ShardWorker<S>>,
     retrying: Vec<(Instant, ShardWorker<S>)>,
+    parked: Vec<ShardWorker<S>>,
     /// How many workers there are, wherever they are.
     workers: usize,
     /// When to look for new shards, and how often that has failed in a row.
@@ -93,6 +94,7 @@ impl<S: Source> Supervisor<S> {
             waiting: Vec::new(),
             idle: Vec::new(),
             retrying: Vec::new(),
+            parked: Vec::new(),
             workers: 0,
             adopt_at: None,
             adopt_failures: 0,
@@ -138,6 +140,7 @@ impl<S: Source> Supervisor<S> {
             Turn::Again => self.hand_out(worker),
             Turn::Idle => self.idle.push(worker),
             Turn::Retry(delay) => self.retrying.push((Instant::now() + delay, worker)),
+            Turn::Park => self.parked.push(worker),
             Turn::Ended => {
                 self.ended.insert(worker.shard().id);
                 self.workers -= 1;
@@ -173,7 +176,7 @@ impl<S: Source> Supervisor<S> {
             let mut entry = Entry::new(Checkpoint::ShardEnd);
             if let Some(lease) = Lease::take(pool.table.row(id)?)? {
                 entry = Entry::new(lease.checkpoint());
-                self.waiting.push(ShardWorker::new(shard, lease));
+                self.waiting.push(ShardWorker::new(shard, lease, &pool.options));
                 self.workers += 1;
             } else {
                 self.ended.insert(id);
@@ -259,6 +262,7 @@ impl<S: Source> Supervisor<S> {
     fn stop_all(&mut self) {
         let mut workers = mem::take(&mut self.idle);
         workers.append(&mut self.waiting);
+        workers.append(&mut self.parked);
         workers.extend(self.retrying.drain(..).map(|(_, worker)| worker));
         workers.into_iter().for_each(|worker| self.hand_out(worker));
     }

@@ -99,6 +99,18 @@ impl Feed {
         if self.is_gone(Duration::ZERO) { Err(self.ended_early()) } else { Ok(()) }
     }
 
+    /// Gives the child these bytes and nothing more, and waits for its end; a success says that it
+    /// has used them, whether or not it read them all.
+    pub(crate) fn give_all(mut self, bytes: &[u8]) -> Result<(), String> {
+        if let Some(stdin) = &mut self.stdin {
+            let _ = stdin.write_all(bytes);
+        }
+        match self.wait(Duration::MAX)? {
+            status if status.success() => Ok(()),
+            status => Err(format!("the command failed ({})", how_it_ended(status))),
+        }
+    }
+
     /// Ends the child's input and waits for its end, which must come after that and be a success.
     pub(crate) fn end(self) -> Result<(), String> {
         self.end_within(Duration::MAX)

@@ -1,8 +1,10 @@
 //! The command line: one file per verb, on the public interface of the crate only.
 
+mod apps;
 mod bars;
 mod child;
 mod create;
+mod dead_letters;
 mod demo;
 mod failure;
 mod info;
@@ -42,6 +44,7 @@ enum Verb {
     Put(put::Args),
     Tail(tail::Args),
     Work(work::Args),
+    DeadLetters(dead_letters::Args),
     Verify(verify::Args),
     Repair(repair::Args),
     Demo(demo::Args),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::Put(args) => put::run(&args),
         Verb::Tail(args) => tail::run(&args),
         Verb::Work(args) => work::run(&args),
+        Verb::DeadLetters(args) => dead_letters::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Repair(args) => repair::run(&args),
         Verb::Demo(args) => demo::run(&args),

@@ -183,14 +183,18 @@ fn write_json(out: &mut impl Write, shard: ShardId, record: &Record<'_>) -> io::
     write!(out, r#"{{"shard":"{shard}","sequence_number":"{number}","partition_key":"#)?;
     serde_json::to_writer(&mut *out, record.partition_key())?;
     write!(out, r#","arrival_ms":{},"#, record.arrival_ms())?;
-    match std::str::from_utf8(record.data()) {
-        Ok(text) => {
-            out.write_all(br#""data":"#)?;
-            serde_json::to_writer(&mut *out, text)?;
-        }
-        Err(_) => write!(out, r#""data_base64":"{}""#, base64(record.data()))?,
-    }
+    let (name, data) = data_as_json(record.data());
+    write!(out, r#""{name}":"#)?;
+    serde_json::to_writer(&mut *out, &data)?;
     out.write_all(b"}\n")
+}
+
+/// The name and the value of a record's data as a member of a JSON object.
+pub(crate) fn data_as_json(data: &[u8]) -> (&'static str, String) {
+    match std::str::from_utf8(data) {
+        Ok(text) => ("data", text.to_owned()),
+        Err(_) => ("data_base64", base64(data)),
+    }
 }
 
 /// RFC 4648, with padding.

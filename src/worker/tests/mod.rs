@@ -4,6 +4,7 @@ mod begin;
 mod checkpoint;
 mod failure;
 mod lineage;
+mod poison;
 mod script;
 mod shutdown;
 
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::error::Result;
 use crate::lineage::ShardInfo;
-use crate::position::ShardId;
+use crate::position::{SequenceNumber, ShardId};
 use crate::record::{Batch, Limit};
 use crate::worker::builder::{Options, RetryDelay};
 use crate::worker::control_table::ControlTable;

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millstream::{CheckpointPolicy, Limit, Outcome, ShardId, StartingPosition, Stream, WorkerPool};
+use millstream::{
+    CheckpointPolicy, Limit, OnPoison, Outcome, ShardId, StartingPosition, Stream, WorkerPool,
+};
 
 use crate::bars::ShardBars;
 use crate::child::Children;
@@ -18,7 +20,7 @@ use crate::offset::Offset;
 use crate::output;
 use crate::record_format::FormatArgs;
 use crate::signals::Interrupt;
-use processors::{Feeding, Printing};
+use processors::{EachBatch, Feeding, Printing};
 use progress::Progress;
 use read_failures::ReadFailures;
 
@@ -38,6 +40,7 @@ Examples:
   millstream work data/orders --app audit -K' '
   millstream work data/orders --app archive --until-idle --exec 'cat >> out.$MILLSTREAM_SHARD'
   millstream work data/orders --app index --exec ./index --json
+  millstream work data/orders --app load --exec ./load --each-batch --dead-letters-after 5
 
 With --exec, CMD must read until its input ends. It is run by `sh -c` for each shard that has
 records, with MILLSTREAM_SHARD, MILLSTREAM_APP and MILLSTREAM_STREAM in its environment. Records
@@ -46,6 +49,11 @@ must succeed then, else the exit code is 5. That it ends before, with whatever s
 what is not checkpointed goes to a new one, after a pause that grows. A batch is checkpointed when
 CMD has read the next one too, or has succeeded at the end: let it act upon what it read before it
 reads on.
+
+With --each-batch too, CMD is run anew for each batch, which is processed when CMD succeeds. So it
+can be found out which record it is that CMD fails for: with --dead-letters-after N, a batch that
+has failed N times is halved, down to one record, and a record that has failed N times alone is put
+aside; see `millstream dead-letters`.
 
 An attempt that failed is told on standard error at once; the other shards are worked on. If one
 could not be read because it is damaged, the exit code is 4 at the end.
@@ -56,12 +64,19 @@ pub(crate) struct Args {
     /// The directory of the stream.
     dir: PathBuf,
     /// The application whose checkpoints are used; new ones are remembered under this name.
-    #[arg(long, value_name = "NAME", value_parser = parse_app)]
+    #[arg(long, value_name = "NAME", value_parser = crate::apps::parse_name)]
     app: String,
     /// Feed the records of each shard to a process of this shell command, which must read until its
     /// input ends.
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
+    /// Run CMD anew for each batch; the batch is processed when CMD succeeds.
+    #[arg(long, requires = "exec")]
+    each_batch: bool,
+    /// Put a record aside for which CMD has failed so often alone, and go on with the next one.
+    #[arg(long, value_name = "N", requires = "each_batch", conflicts_with = "max_attempts",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    dead_letters_after: Option<u32>,
     /// End when everything there is has been processed.
     #[arg(long)]
     until_idle: bool,
@@ -84,15 +99,6 @@ pub(crate) struct Args {
     grace: u64,
     #[command(flatten)]
     format: FormatArgs,
-}
-
-fn parse_app(name: &str) -> Result<String, String> {
-    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    let is_name =
-        (1..=128).contains(&name.len()) && name.bytes().all(is_plain) && !name.starts_with('.');
-    is_name.then(|| name.to_owned()).ok_or_else(|| {
-        "an application's name is 1 to 128 of a-z A-Z 0-9 _ . - without a dot in front".to_owned()
-    })
 }
 
 fn parse_start(text: &str) -> Result<StartingPosition, String> {
@@ -118,7 +124,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // On the terminal that the records are printed to, bars would be in the way.
     let is_crowded = args.exec.is_none() && io::stdout().is_terminal();
     let mut bars = if is_crowded { ShardBars::hidden() } else { ShardBars::default() };
-    let most_attempts = args.max_attempts.or(args.until_idle.then_some(5)).unwrap_or(u32::MAX);
+    let gives_up = args.until_idle && args.dead_letters_after.is_none();
+    let most_attempts = args.max_attempts.or(gives_up.then_some(5)).unwrap_or(u32::MAX);
     let progress = Arc::new(Progress::new(bars.screen(), most_attempts));
     let mut read_failures = ReadFailures::new(&stream, Limit::records(args.batch as usize));
     let dir = args.dir.canonicalize().unwrap_or_else(|_| args.dir.clone());
@@ -140,8 +147,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let end = watch(args, &pool, &interrupt, &mut bars, &progress, &mut read_failures);
     bars.clear();
     progress.end();
+    let put_aside: u64 = pool.status().iter().map(|status| status.dead_letters).sum();
     let outcomes = pool.shutdown(Duration::from_secs(args.grace));
     let killed = children.kill_all();
+    if put_aside > 0 {
+        let (records, dir, app) =
+            (output::count(put_aside, "record"), args.dir.display(), &args.app);
+        let list = format!("see `millstream dead-letters list {dir} --app {app}`");
+        output::note(&format!("millstream: {records} put aside; {list}\n"));
+    }
     output::note(&progress.summary(started.elapsed(), args.format.json));
     verdict(args, end, (&progress, &read_failures), &outcomes, killed)
 }
@@ -167,7 +181,14 @@ fn start(
         .limit(Limit::records(args.batch as usize));
     let format = args.format.format();
     let progress = Arc::clone(progress);
-    Ok(if args.exec.is_some() {
+    let builder = match args.dead_letters_after {
+        Some(attempts) => builder.attempts(attempts).on_poison(OnPoison::DeadLetter),
+        None => builder,
+    };
+    Ok(if args.each_batch {
+        let processor = EachBatch::new(format, children.clone(), progress);
+        builder.start(move |_| processor.clone())?
+    } else if args.exec.is_some() {
         let children = children.clone();
         builder.checkpoints(CheckpointPolicy::Manual).start(move |shard| {
             Feeding::new(shard.id, format.clone(), children.clone(), Arc::clone(&progress))

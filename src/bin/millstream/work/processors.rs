@@ -56,6 +56,38 @@ impl RecordProcessor for Printing {
     }
 }
 
+/// Gives each batch to a child process of its own, whose success says that it is processed.
+#[derive(Clone)]
+pub(super) struct EachBatch {
+    format: RecordFormat,
+    children: Children,
+    progress: Arc<Progress>,
+}
+
+impl EachBatch {
+    pub(super) fn new(format: RecordFormat, children: Children, progress: Arc<Progress>) -> Self {
+        Self { format, children, progress }
+    }
+}
+
+impl RecordProcessor for EachBatch {
+    fn initialize(&mut self, initialization: &Initialization) {
+        self.progress.begin(initialization.shard.id, initialization.attempt);
+    }
+
+    fn process_records(
+        &mut self,
+        batch: &Batch,
+        _: &mut Checkpointer<'_>,
+    ) -> Result<(), ProcessorError> {
+        let bytes = format_records(&self.format, batch.shard(), batch.iter())?;
+        let done = self.children.start(batch.shard()).and_then(|feed| feed.give_all(&bytes));
+        done.inspect_err(|error| self.progress.command_failed(batch.shard(), error))?;
+        self.progress.processed(batch);
+        Ok(())
+    }
+}
+
 /// Feeds the records of a shard to a child process, which it starts with the first of them.
 ///
 /// That the child has read a batch does not say that it has used it: it may be about to end. So a
