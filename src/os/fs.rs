@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, OFlags};
+use rustix::process::{Resource, getrlimit};
 
 use crate::error::{Error, Result};
 
@@ -162,13 +163,32 @@ pub(crate) fn create_directory(path: &Path) -> Result<()> {
 
 /// Creates a directory in one that is there, durably; one that exists is fine.
 pub(crate) fn create_subdirectory(path: &Path) -> Result<()> {
-    match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
-        Ok(()) => match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
-            _ => sync_directory(Path::new(".")),
-        },
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(e) => Err(Error::io("create", path, e)),
+    let existed = match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        Ok(()) => false,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => true,
+        Err(e) => return Err(Error::io("create", path, e)),
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match sync_directory(parent.unwrap_or(Path::new("."))) {
+        // One that existed may have been made by somebody who was killed before it was durable; or
+        // by somebody with other rights, who will have seen to that.
+        Err(Error::Io { source, .. })
+            if existed && source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// Refuses a link in the place of a directory: what is done to a stream stays in it.
+pub(crate) fn must_not_be_link(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => {
+            Err(Error::io("open", path, io::Error::other("it is a symbolic link")))
+        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("examine", path, e)),
+        _ => Ok(()),
     }
 }
 
@@ -205,6 +225,10 @@ pub(crate) fn size_of_tree(path: &Path) -> u64 {
 
 /// Gives a file all its blocks, so that no write into a map of it can find the disk full.
 pub(crate) fn allocate(file: &File, path: &Path, len: u64) -> Result<()> {
+    // Beyond the limit of this process the system would kill it with SIGXFSZ.
+    if getrlimit(Resource::Fsize).current.is_some_and(|limit| len > limit) {
+        return Err(Error::io("allocate", path, rustix::io::Errno::FBIG.into()));
+    }
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
             Ok(()) => return Ok(()),
@@ -226,7 +250,7 @@ pub(crate) fn release(file: &File, start: u64, len: u64) {
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     // The lock is the directory's own (flock), so no file can be deleted from under it.
-    _directory: File,
+    directory: File,
     owner: PathBuf,
 }
 
@@ -251,9 +275,11 @@ impl DirectoryLock {
         let program = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let text = format!("process {} ({program})\n", std::process::id());
         remove(&owner)?;
-        let file = create_new(&owner)?;
-        write_at(&file, &owner, text.as_bytes(), 0)?;
-        Ok(Self { _directory: directory, owner })
+        match create_new(&owner).and_then(|file| write_at(&file, &owner, text.as_bytes(), 0)) {
+            // A comment for which there is no room keeps nobody from reading, or making room.
+            Ok(()) | Err(Error::DiskFull { .. }) => Ok(Self { directory, owner }),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -261,5 +287,8 @@ impl Drop for DirectoryLock {
     fn drop(&mut self) {
         // A comment that is left behind does no harm.
         let _ = remove(&self.owner);
+        // A process that is being started from this one has the descriptor, too, until it runs its
+        // own program: closing ours would leave the lock to it for that long.
+        let _ = self.directory.unlock();
     }
 }

@@ -375,11 +375,23 @@ impl Segment {
     }
 }
 
+/// Gives back the room behind the end of a segment that nobody writes to.
+pub(crate) fn release_behind(file: &File, header: &SegmentHeader, end: u64) {
+    // The page behind the end stays: readers look there for more.
+    let start = end.next_multiple_of(4096) + 4096 - header.base;
+    if start < header.capacity {
+        fs::release(file, start, header.capacity - start);
+    }
+}
+
 /// Opens a segment that was left in good order, to go on writing behind its end.
-pub(crate) fn resume(found: &Found) -> Result<Segment> {
+pub(crate) fn resume(found: &Found, end: u64) -> Result<Segment> {
     let file = fs::open_write(&found.path)?;
-    // What was behind the end was given back when the stream was closed.
-    fs::allocate(&file, &found.path, found.header.capacity)?;
     let header = found.header.clone();
+    // What was behind the end was given back when the stream was closed.
+    fs::allocate(&file, &found.path, header.capacity).inspect_err(|_| {
+        // A failed allocation keeps the blocks it got, which others may be waiting for.
+        release_behind(&file, &header, end);
+    })?;
     Segment::map_writable(&found.path, &file, header, found.first_ordinal, found.seal)
 }

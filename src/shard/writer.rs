@@ -16,7 +16,7 @@ use crate::shard::append::{Claim, Ring, Slot};
 use crate::shard::cursor::Place;
 use crate::shard::flush::Watermark;
 use crate::shard::next::Next;
-use crate::shard::recovery::Found;
+use crate::shard::recovery::{self, Found};
 use crate::shard::segment::{self, Segment};
 use crate::shard::tail::Mark;
 use crate::shard::{Log, Tip};
@@ -106,10 +106,16 @@ impl Writer {
         let capacity = next.capacity(log, needed);
         let (mut segment, populated) = match next.spare.take() {
             Some(spare) if spare.0.header.capacity >= capacity => spare,
-            // If there is no room for a larger one, this one is still good for others.
             too_small => {
                 let created = segment::create(&log.directory, next.header(log, capacity));
-                (created.inspect_err(|_| next.spare = too_small)?, 0)
+                let created = created.inspect_err(|_| {
+                    // If there was no room for a larger one, this one is still good for others;
+                    // unless the larger one had taken its name already.
+                    next.spare = too_small.filter(|(spare, _)| {
+                        recovery::is_still(&log.directory, Some(&spare.header)).unwrap_or(false)
+                    });
+                })?;
+                (created, 0)
             }
         };
         segment.first_ordinal = next.ordinal;
@@ -260,9 +266,7 @@ impl Writer {
         let newest_arrival_ms = segment.newest_arrival_ms();
         segment.seal(&Seal { kind: SealKind::Paused, end, newest_arrival_ms })?;
         let file = fs::open_write(&segment.path)?;
-        // The page behind the end stays: readers look there for more.
-        let start = (end.address.next_multiple_of(4096) + 4096).min(segment.limit());
-        fs::release(&file, start - segment.header.base, segment.limit() - start);
+        segment::release_behind(&file, &segment.header, end.address);
         Ok(())
     }
 }
@@ -271,7 +275,7 @@ impl Writer {
 /// in good order any more, durably so before anything is added to it.
 fn resume(found: &Found, watermark: &Watermark) -> Result<(Arc<Segment>, End)> {
     let seal = found.seal.expect("a paused segment has a seal");
-    let segment = segment::resume(found)?;
+    let segment = segment::resume(found, seal.end.address)?;
     // If a second attempt succeeded, the old seal could still be on the disk: the next life would
     // go on where this one did, over its records.
     segment

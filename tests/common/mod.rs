@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 pub mod files;
+pub mod own_process;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
