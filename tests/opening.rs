@@ -89,6 +89,22 @@ fn a_second_writer_is_told_who_the_first_one_is() {
 }
 
 #[test]
+fn a_stream_that_was_closed_is_free_at_once_though_programs_are_being_started() {
+    let Fixture { directory, stream } = Fixture::new(1);
+    drop(stream);
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            for _ in 0..300 {
+                Stream::builder(directory.path()).open_existing().unwrap().close().unwrap();
+            }
+        });
+        while !opening.is_finished() {
+            std::process::Command::new("true").status().unwrap();
+        }
+    });
+}
+
+#[test]
 fn settings_out_of_bounds_are_refused_before_anything_is_created() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("stream");

@@ -1,6 +1,6 @@
 //! What is on the disk when a shard is opened, and where the truth ends.
 //!
-//! Recovery never writes into an old segment, so it can be repeated after a crash in the middle of
+//! Recovery changes nothing in an old segment, so it can be repeated after a crash in the middle of
 //! it. What it found out about segments that nobody finished goes into the header of the next one.
 //!
 //! | case | what is found | where the segment ends |
@@ -167,7 +167,7 @@ pub(crate) fn recover(segments: &mut [Found]) -> Result<Vec<(u64, End)>> {
         let fate = Fate::CutOff { durable: u64::MAX };
         let segment = found.open(fate)?;
         let (end, whole_to) = truth(&segment, found.seal);
-        fs::sync(&fs::open_read(&found.path)?, &found.path)?;
+        make_durable(found, end)?;
         found.end = Some(end);
         unfinished.insert(found.header.base, whole_to);
         Ok((end.frames, true))
@@ -196,6 +196,23 @@ pub(crate) fn recover(segments: &mut [Found]) -> Result<Vec<(u64, End)>> {
         }
     }
     Ok(to_tell.into_iter().collect())
+}
+
+/// Makes durable what was found in a segment, by writing it once more as it is: after a sync that
+/// failed in an earlier life the page cache may hold what is not on the disk, and say that it is.
+fn make_durable(found: &Found, end: End) -> Result<()> {
+    let Found { path, header, .. } = found;
+    let file = fs::open_write(path)?;
+    let mut piece = vec![0; 1 << 20];
+    let mut at = end.durable.clamp(header.base, end.address) - header.base;
+    let end = end.address - header.base;
+    while at < end {
+        let len = (end - at).min(piece.len() as u64) as usize;
+        fs::read_at(&file, path, &mut piece[..len], at)?;
+        fs::write_at(&file, path, &piece[..len], at)?;
+        at += len as u64;
+    }
+    fs::sync(&file, path)
 }
 
 /// Where the last whole frame of a segment ends, and how far the frames tell that all is durable;

@@ -315,10 +315,14 @@ fn open_shard(path: &Path, manifest: &Manifest, info: &ShardInfo, write: bool) -
     let start = start.ok_or_else(|| {
         Error::corrupt(&manifest_path, 0, format!("{} starts at no local number", info.id))
     })?;
+    let shards = path.join(SHARDS);
+    let directory = shards.join(info.id.to_string());
+    fs::must_not_be_link(&shards)?;
+    fs::must_not_be_link(&directory)?;
     let log = Log {
         shard: info.id,
         stream: manifest.stream,
-        directory: path.join(SHARDS).join(info.id.to_string()),
+        directory,
         start,
         max_segment_bytes: manifest.max_segment_bytes,
         index: Index::default(),

@@ -29,6 +29,8 @@ impl ControlTable {
     pub(super) fn open(applications: &Path, application: &str) -> Result<Self> {
         check_name(application)?;
         let path = applications.join(application);
+        fs::must_not_be_link(applications)?;
+        fs::must_not_be_link(&path)?;
         fs::create_directory(&path)?;
         let lock = DirectoryLock::take(&path)?;
         Ok(Self { path, application: application.into(), _lock: lock })
