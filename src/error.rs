@@ -73,6 +73,13 @@ pub enum Error {
         /// The closed shard.
         shard: ShardId,
     },
+    /// So many shards must not be open at the same time. Nothing was changed.
+    TooManyShards {
+        /// How many would be.
+        open: u32,
+        /// How many may be, as the stream is set.
+        max: u32,
+    },
     /// The number cannot belong to this shard.
     WrongShard {
         /// The shard that was asked.
@@ -180,6 +187,9 @@ impl fmt::Display for Error {
             Self::ShardNotFound { shard } => write!(f, "the stream has no shard {shard}"),
             Self::ShardClosed { shard } => {
                 write!(f, "{shard} is closed: it was split or merged, use its children")
+            }
+            Self::TooManyShards { open, max } => {
+                write!(f, "{open} shards would be open, and the stream is set to at most {max}")
             }
             Self::WrongShard { shard, sequence_number } => {
                 write!(f, "the number {sequence_number} cannot belong to {shard}")

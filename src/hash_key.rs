@@ -80,6 +80,12 @@ impl HashKeyRange {
         self.start <= key && key <= self.end
     }
 
+    /// The keys that both ranges have, if there are any.
+    pub(crate) fn intersection(self, other: Self) -> Option<Self> {
+        let (start, end) = (self.start.max(other.start), self.end.min(other.end));
+        (start <= end).then_some(Self { start, end })
+    }
+
     /// The ring in `count` ranges as AWS divides it: each `floor(2^128 / count)` wide, the last
     /// takes the rest.
     ///

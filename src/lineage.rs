@@ -19,6 +19,11 @@ pub struct ShardInfo {
     pub starting_sequence_number: SequenceNumber,
     /// If the shard is closed: every number in it is at most this one.
     pub ending_sequence_number: Option<SequenceNumber>,
+    /// When the shard was made, in milliseconds since 1970 by the stream's clock, but never before
+    /// any older shard; 0 if that is not known.
+    pub opened_ms: u64,
+    /// If the shard is closed: when its children took over, which is when they were made.
+    pub closed_ms: Option<u64>,
 }
 
 impl ShardInfo {
@@ -30,5 +35,46 @@ impl ShardInfo {
     /// The shards it came from: none, one (split) or two (merge).
     pub fn parents(&self) -> impl Iterator<Item = ShardId> {
         [self.parent, self.adjacent_parent].into_iter().flatten()
+    }
+}
+
+/// Which shards to list, with the six meanings that ListShards has in Kinesis; see
+/// [`Stream::shards_with`](crate::Stream::shards_with).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ShardFilter {
+    /// AT_LATEST: the open shards.
+    AtLatest,
+    /// AT_TRIM_HORIZON: those that were open when the oldest records were put.
+    AtTrimHorizon,
+    /// FROM_TRIM_HORIZON: all of which there are records, and all open ones.
+    FromTrimHorizon,
+    /// AT_TIMESTAMP: those that were open at this time, in milliseconds since 1970; before the
+    /// stream was created, those that it was created with. Their ranges are the whole ring.
+    AtTimestampMs(u64),
+    /// FROM_TIMESTAMP: those that were open at this time or later.
+    FromTimestampMs(u64),
+    /// AFTER_SHARD_ID: those with a higher id.
+    AfterShardId(ShardId),
+}
+
+impl ShardFilter {
+    /// The shards that it lets through, of all there are by rising id.
+    pub(crate) fn select(self, mut shards: Vec<ShardInfo>) -> Vec<ShardInfo> {
+        let ids: Vec<_> = shards.iter().map(|shard| shard.id).collect();
+        let created_ms = shards.iter().map(|shard| shard.opened_ms).min().unwrap_or(0);
+        shards.retain(|shard| match self {
+            Self::AtLatest => shard.is_open(),
+            Self::AtTrimHorizon => {
+                !shard.parents().any(|parent| ids.binary_search(&parent).is_ok())
+            }
+            Self::FromTrimHorizon => true,
+            Self::AtTimestampMs(ms) => {
+                let ms = ms.max(created_ms);
+                shard.opened_ms <= ms && shard.closed_ms.is_none_or(|closed| ms < closed)
+            }
+            Self::FromTimestampMs(ms) => shard.closed_ms.is_none_or(|closed| ms <= closed),
+            Self::AfterShardId(id) => shard.id > id,
+        });
+        shards
     }
 }

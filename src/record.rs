@@ -14,6 +14,9 @@ pub const DEFAULT_MAX_RECORD_BYTES: usize = 1 << 20;
 /// The most that can be set: data of 10 MiB beside the longest key.
 pub const MAX_RECORD_BYTES: usize = (10 << 20) + 4 * MAX_PARTITION_KEY_CHARS;
 
+/// The most shards that can be open at the same time in a stream; it may be set to fewer.
+pub const MAX_OPEN_SHARDS: u32 = 10_000;
+
 /// When a put is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -7,24 +7,31 @@
 //! max-record-bytes 1048576
 //! max-segment-bytes 67108864
 //! next-shard 3
-//! shard 0 keys 0..=340282366920938463463374607431768211455 start 0 end 8224 parents -
-//! shard 1 keys 0..=1 start 12288 end - parents 0
-//! shard 2 keys 2..=340282366920938463463374607431768211455 start 12288 end - parents 0
+//! max-open-shards 64
+//! tag team=billing
+//! shard 0 keys 0..=3402...1455 start 0 end 8224 parents - opened 1735689 closed 1735693
+//! shard 1 keys 0..=1 start 12288 end - parents 0 opened 1735693 closed -
+//! shard 2 keys 2..=3402...1455 start 12288 end - parents 0 opened 1735693 closed -
 //! crc32 1c291ca3
 //! ```
 //!
-//! The last line is the CRC-32 of all lines above it. The file is only ever replaced whole.
+//! The last line is the CRC-32 of all lines above it. The file is only ever replaced whole. Lines
+//! of settings that are not set are left out.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::str::{FromStr, SplitWhitespace};
 
 use crate::hash_key::{HashKey, HashKeyRange};
 use crate::lineage::ShardInfo;
 use crate::position::{SequenceNumber, ShardId};
-use crate::record::MAX_RECORD_BYTES;
+use crate::record::{MAX_OPEN_SHARDS, MAX_RECORD_BYTES};
 
 /// The largest that a segment can be set to: 1 GiB.
 pub(crate) const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+
+/// No stream has made more shards than so many.
+pub(crate) const MAX_SHARDS: u32 = u32::MAX / 2;
 
 const FIRST_LINE: &str = "millstream 1";
 
@@ -39,11 +46,19 @@ pub(crate) struct Manifest {
     pub(crate) max_segment_bytes: u64,
     /// The index of the next shard that is made; larger than any there ever was.
     pub(crate) next_shard: u32,
+    /// The most open shards, if that is set.
+    pub(crate) max_open_shards: Option<u32>,
+    pub(crate) tags: BTreeMap<String, String>,
     /// By rising id.
     pub(crate) shards: Vec<ShardInfo>,
 }
 
 impl Manifest {
+    /// How many shards may be open at the same time.
+    pub(crate) fn max_open_shards(&self) -> u32 {
+        self.max_open_shards.unwrap_or(MAX_OPEN_SHARDS)
+    }
+
     /// The manifest's text.
     pub(crate) fn encode(&self) -> String {
         let mut text = format!(
@@ -51,17 +66,25 @@ impl Manifest {
              next-shard {}\n",
             self.stream, self.hash, self.max_record_bytes, self.max_segment_bytes, self.next_shard
         );
+        if let Some(max) = self.max_open_shards {
+            let _ = writeln!(text, "max-open-shards {max}");
+        }
+        for (key, value) in &self.tags {
+            let _ = writeln!(text, "tag {}={}", escape(key), escape(value));
+        }
         for shard in &self.shards {
             let parents: Vec<_> = shard.parents().map(|id| id.index().to_string()).collect();
-            let end = shard.ending_sequence_number.map(|end| end.to_string());
+            let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());
             let _ = writeln!(
                 text,
-                "shard {} keys {} start {} end {} parents {}",
+                "shard {} keys {} start {} end {} parents {} opened {} closed {}",
                 shard.id.index(),
                 shard.hash_key_range,
                 shard.starting_sequence_number,
-                end.as_deref().unwrap_or("-"),
-                if parents.is_empty() { "-".into() } else { parents.join("+") },
+                or_none(shard.ending_sequence_number.map(|end| end.to_string())),
+                or_none((!parents.is_empty()).then(|| parents.join("+"))),
+                shard.opened_ms,
+                or_none(shard.closed_ms.map(|ms| ms.to_string())),
             );
         }
         let _ = writeln!(text, "crc32 {:08x}", crc32fast::hash(text.as_bytes()));
@@ -95,19 +118,37 @@ impl Manifest {
             max_record_bytes: next("max-record-bytes")?.named_value("max-record-bytes")?,
             max_segment_bytes: next("max-segment-bytes")?.named_value("max-segment-bytes")?,
             next_shard: next("next-shard")?.named_value("next-shard")?,
+            max_open_shards: None,
+            tags: BTreeMap::new(),
             shards: Vec::new(),
         };
         while let Ok(line) = next("shard") {
-            manifest.shards.push(line.shard()?);
+            manifest.add(line)?;
         }
         if manifest.max_record_bytes > MAX_RECORD_BYTES
             || manifest.max_segment_bytes > MAX_SEGMENT_BYTES
-            || manifest.next_shard > u32::MAX / 2
+            || manifest.next_shard > MAX_SHARDS
         {
             return Err((0, "it sets more than there can be".into()));
         }
         manifest.check_lineage().map_err(|what| (0, what))?;
         Ok(manifest)
+    }
+
+    /// Takes in one of the lines that there may be none or any number of.
+    fn add(&mut self, mut line: Fields<'_>) -> Result<(), (u64, String)> {
+        match line.fields.clone().next() {
+            Some("max-open-shards") => {
+                self.max_open_shards = Some(line.named_value("max-open-shards")?);
+            }
+            Some("tag") => {
+                line.name("tag")?;
+                let (key, value) = line.tag()?;
+                self.tags.insert(key, value);
+            }
+            _ => self.shards.push(line.shard()?),
+        }
+        Ok(())
     }
 
     /// Whether ids rise, parents come before their children, and every hash key has exactly one
@@ -153,6 +194,33 @@ fn checked_body(bytes: &[u8]) -> Result<&str, &'static str> {
     } else {
         Err("its checksum does not hold")
     }
+}
+
+/// A text without blanks and line ends, and without `=`.
+fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' | b'/' => {
+                escaped.push(byte.into());
+            }
+            _ => {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
+        }
+    }
+    escaped
+}
+
+/// The text that was escaped.
+fn unescape(escaped: &str) -> Option<String> {
+    let mut parts = escaped.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// The fields of a line, and where it stands.
@@ -205,6 +273,26 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A key and its value.
+    fn tag(&mut self) -> Result<(String, String), (u64, String)> {
+        let field = self.field()?;
+        let tag = field.split_once('=');
+        let tag = tag.and_then(|(key, value)| Some((unescape(key)?, unescape(value)?)));
+        tag.ok_or_else(|| self.wrong(format!("{field:?} is no tag")))
+    }
+
+    /// A value behind its name, at the end of the line; none if the line has ended before.
+    fn appended<T: FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, (u64, String)> {
+        if self.fields.clone().next().is_none() {
+            return Ok(None);
+        }
+        self.name(name)?;
+        self.optional()
+    }
+
     /// The line of a shard.
     fn shard(mut self) -> Result<ShardInfo, (u64, String)> {
         self.name("shard")?;
@@ -225,13 +313,21 @@ impl<'a> Fields<'a> {
         let mut parents = parents.split('+').filter(|parent| !parent.is_empty()).map(|parent| {
             parent.parse().map(ShardId::new).map_err(|e| self.wrong(format!("{parent:?}: {e}")))
         });
+        let (parent, adjacent_parent) = (parents.next().transpose()?, parents.next().transpose()?);
+        drop(parents);
+        // Earlier versions did not say when; then it was long ago.
+        let opened_ms = self.appended("opened")?.unwrap_or(0);
+        let long_ago = ending_sequence_number.map(|_| 0);
+        let closed_ms = self.appended("closed")?.or(long_ago);
         Ok(ShardInfo {
             id,
             hash_key_range,
-            parent: parents.next().transpose()?,
-            adjacent_parent: parents.next().transpose()?,
+            parent,
+            adjacent_parent,
             starting_sequence_number,
             ending_sequence_number,
+            opened_ms,
+            closed_ms,
         })
     }
 }
@@ -248,6 +344,8 @@ mod tests {
             adjacent_parent: None,
             starting_sequence_number: 0.into(),
             ending_sequence_number: closed.then(|| 96.into()),
+            opened_ms: 5,
+            closed_ms: closed.then_some(7),
         }
     }
 
@@ -258,6 +356,10 @@ mod tests {
             max_record_bytes: 1,
             max_segment_bytes: 2,
             next_shard: 3,
+            max_open_shards: Some(4),
+            tags: [("a key = \u{e9}%\n", ""), ("team", "billing")]
+                .map(|(key, value)| (key.into(), value.into()))
+                .into(),
             shards: vec![
                 shard(0, 0, u128::MAX, None, true),
                 shard(1, 0, 1, Some(0), false),
@@ -278,6 +380,23 @@ mod tests {
     #[test]
     fn a_manifest_comes_back_as_it_was_written() {
         assert_eq!(Manifest::decode(manifest().encode().as_bytes()), Ok(manifest()));
+    }
+
+    #[test]
+    fn lines_that_earlier_versions_did_not_write_may_be_missing() {
+        let text = manifest().encode().replace(" opened 5", "").replace(" closed 7", "");
+        let text = text.replace(" closed -", "");
+        let lines = text.lines().filter(|line| {
+            !["max-open-shards", "tag", "crc32"].contains(&line.split(' ').next().unwrap())
+        });
+        let body: String = lines.map(|line| format!("{line}\n")).collect();
+        let text = format!("{body}crc32 {:08x}\n", crc32fast::hash(body.as_bytes()));
+        let mut expected = manifest();
+        (expected.max_open_shards, expected.tags) = (None, BTreeMap::new());
+        for shard in &mut expected.shards {
+            (shard.opened_ms, shard.closed_ms) = (0, shard.closed_ms.map(|_| 0));
+        }
+        assert_eq!(Manifest::decode(text.as_bytes()), Ok(expected));
     }
 
     #[test]

@@ -214,27 +214,4 @@ impl Log {
             }
         }
     }
-
-    /// The number of the newest record, if there is one.
-    pub(crate) fn last_number(&self) -> Result<Option<u64>> {
-        let mut last = None;
-        for found in self.index.from(self.start).iter().rev() {
-            let Some(segment) = self.index.at_or_above(found.header.base)? else { continue };
-            let mut offset = SEGMENT_HEADER_LEN;
-            loop {
-                offset = match segment.step_over_gaps(offset)?.1 {
-                    Step::Record { header, next, .. } => {
-                        last = Some(header.address);
-                        next
-                    }
-                    Step::Void { next, .. } => next,
-                    Step::End { .. } | Step::NotYet { .. } | Step::Damaged(_) => break,
-                };
-            }
-            if last.is_some() {
-                break;
-            }
-        }
-        Ok(last)
-    }
 }

@@ -5,6 +5,7 @@
 //! `fetch_add` grants number and place together ([`tail`]), and seeking needs no index on disk.
 
 pub(crate) mod append;
+mod backward;
 pub(crate) mod cursor;
 pub(crate) mod flush;
 pub(crate) mod index;
@@ -319,6 +320,13 @@ impl Shard {
         self.log.advance(&mut tip)?;
         *last_seen = Some(tip.clone());
         Ok(tip)
+    }
+
+    /// The record that has `count - 1` others behind it, or the oldest one if there are fewer; none
+    /// if there is no record. What is told of it was verified.
+    pub(crate) fn last(&self, count: usize) -> Result<Option<Header>> {
+        self.refresh()?;
+        self.log.last(count)
     }
 
     /// What the shard has from a reading's end on.

@@ -102,7 +102,11 @@ impl Segment {
         let map = Map::read_only(&file, len).map_err(|e| Error::io("map", &path, e))?;
         let end = end.map(OnceLock::from).unwrap_or_default();
         let left_at = seal.map_or(0, |seal| seal.end.address);
-        Ok(Self { fate, end, left_at, ..Self::new(path, map, header, first_ordinal, None) })
+        // Up to there, all was published.
+        let published_to =
+            left_at.saturating_sub(header.base).max(SEGMENT_HEADER_LEN.into()) as u32;
+        let segment = Self::new(path, map, header, first_ordinal, None);
+        Ok(Self { fate, end, left_at, published_to: published_to.into(), ..segment })
     }
 
     fn map_writable(

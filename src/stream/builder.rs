@@ -1,5 +1,6 @@
 //! How a stream is opened or created.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +13,9 @@ use crate::lineage::ShardInfo;
 use crate::os::clock::{Clock, Time};
 use crate::os::fs::{self, DirectoryLock};
 use crate::position::ShardId;
-use crate::record::{DEFAULT_MAX_RECORD_BYTES, Durability, MAX_RECORD_BYTES};
+use crate::record::{DEFAULT_MAX_RECORD_BYTES, Durability, MAX_OPEN_SHARDS, MAX_RECORD_BYTES};
 use crate::stream::Stream;
+use crate::stream::settings::check_max_open_shards;
 
 /// The largest segment unless it is set otherwise: 64 MiB.
 const DEFAULT_MAX_SEGMENT_BYTES: u64 = 64 << 20;
@@ -39,6 +41,7 @@ pub struct StreamBuilder {
     hash: HashAlgorithm,
     max_record_bytes: usize,
     max_segment_bytes: u64,
+    max_open_shards: Option<u32>,
     pub(super) durability: Durability,
     pub(super) time: Time,
 }
@@ -51,6 +54,7 @@ impl StreamBuilder {
             hash: HashAlgorithm::default(),
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
             max_segment_bytes: DEFAULT_MAX_SEGMENT_BYTES,
+            max_open_shards: None,
             durability: Durability::default(),
             time: Time::default(),
         }
@@ -81,6 +85,14 @@ impl StreamBuilder {
     /// its own.
     pub fn max_segment_bytes(mut self, bytes: u64) -> Self {
         self.max_segment_bytes = bytes;
+        self
+    }
+
+    /// The most shards that may be open at the same time, up to [`MAX_OPEN_SHARDS`], which is also
+    /// what holds if nothing is set. Of a stream that exists it is changed with
+    /// [`Stream::set_max_open_shards`].
+    pub fn max_open_shards(mut self, count: u32) -> Self {
+        self.max_open_shards = Some(count);
         self
     }
 
@@ -115,8 +127,8 @@ impl StreamBuilder {
     ///
     /// # Errors
     /// [`Error::StreamExists`]; [`Error::NotAStream`] if there is something else at the path;
-    /// [`Error::InvalidArgument`] if a setting is out of bounds; [`Error::Locked`];
-    /// [`Error::DiskFull`].
+    /// [`Error::InvalidArgument`] if a setting is out of bounds; [`Error::TooManyShards`];
+    /// [`Error::Locked`]; [`Error::DiskFull`].
     pub fn create(mut self) -> Result<Stream> {
         self.path = fs::absolute(&self.path)?;
         let manifest = self.manifest()?;
@@ -162,6 +174,14 @@ impl StreamBuilder {
         if !SEGMENT_BYTES.contains(&self.max_segment_bytes) {
             return out_of_bounds("a segment has 64 KiB to 1 GiB");
         }
+        if let Some(max) = self.max_open_shards {
+            check_max_open_shards(max)?;
+        }
+        let max = self.max_open_shards.unwrap_or(MAX_OPEN_SHARDS);
+        if self.shards > max {
+            return Err(Error::TooManyShards { open: self.shards, max });
+        }
+        let opened_ms = self.time.now_ms();
         let shards = HashKeyRange::even(self.shards).into_iter().zip(0..);
         Ok(Manifest {
             stream: crate::os::random(),
@@ -169,6 +189,8 @@ impl StreamBuilder {
             max_record_bytes: self.max_record_bytes,
             max_segment_bytes: self.max_segment_bytes.next_multiple_of(4096),
             next_shard: self.shards,
+            max_open_shards: self.max_open_shards,
+            tags: BTreeMap::new(),
             shards: shards
                 .map(|(hash_key_range, id)| ShardInfo {
                     id: ShardId::new(id),
@@ -177,6 +199,8 @@ impl StreamBuilder {
                     adjacent_parent: None,
                     starting_sequence_number: 0.into(),
                     ending_sequence_number: None,
+                    opened_ms,
+                    closed_ms: None,
                 })
                 .collect(),
         })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::format::frame::Header;
 use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
@@ -98,6 +99,38 @@ impl Stream {
         Ok(ShardIterator { shard, place })
     }
 
+    /// An iterator that reads the newest `count` records of a shard (all, if there are fewer), and
+    /// then what is put later. Finding it takes as long as reading these records, however many
+    /// others there are.
+    ///
+    /// # Errors
+    /// As [`shard_iterator`](Self::shard_iterator).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// use millstream::{Limit, ShardId};
+    ///
+    /// for n in 1..=100 {
+    ///     stream.put("customer-7", format!("{n}"))?;
+    /// }
+    /// let iterator = stream.tail(ShardId::new(0), 3)?;
+    /// let records = stream.get_records(&iterator, Limit::default())?.records;
+    /// let data: Vec<_> = records.iter().map(|record| record.data()).collect();
+    /// assert_eq!(data, [b"98", b"99", &b"100"[..]]);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn tail(&self, shard: ShardId, count: usize) -> Result<ShardIterator> {
+        let (_, at) = self.shard(shard)?;
+        let first = if count == 0 { None } else { at.last(count)? };
+        match first {
+            Some(Header { address, .. }) => {
+                Ok(ShardIterator { shard, place: Place { address, segment: None } })
+            }
+            None => self.shard_iterator(shard, StartingPosition::Latest),
+        }
+    }
+
     /// Reads the records at an iterator, as many as the limit allows; at least one if there is one.
     /// A page without records has a next iterator too: it is as good as the old one.
     ///
@@ -120,7 +153,7 @@ impl Stream {
             // What was read may be older than the end: there may be segments in between.
             end.is_some_and(|end| reading.complete_to >= end)
         };
-        let child_shards = if closed { self.children(shard) } else { Vec::new() };
+        let child_shards = if closed { self.children(shard)? } else { Vec::new() };
         let next = ShardIterator { shard, place: reading.next };
         Ok(Page {
             records: reading.records,

@@ -3,9 +3,12 @@
 mod builder;
 mod iterator;
 mod keeper;
+mod lineage;
+mod plan;
 mod put;
 mod reshard;
 mod router;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -167,13 +170,6 @@ impl Stream {
         self.inner.hash
     }
 
-    /// All shards, closed ones too, by rising id.
-    pub fn shards(&self) -> Vec<ShardInfo> {
-        // What another process has changed is seen at the next look, if not now.
-        let _ = self.refresh();
-        self.inner.shape.read().manifest.shards.clone()
-    }
-
     /// What there is in a shard at this moment.
     ///
     /// # Errors
@@ -188,7 +184,7 @@ impl Stream {
             records: if first.is_some() { tip.frames } else { 0 },
             bytes: at.log.index.bytes_between(start.address, tip.place.address),
             first_sequence_number: first,
-            last_sequence_number: at.log.last_number()?.map(SequenceNumber::from),
+            last_sequence_number: at.last(1)?.map(|last| last.address.into()),
         })
     }
 
@@ -223,12 +219,6 @@ impl Stream {
         let found = shape.info(shard).zip(shape.shards.get(&shard));
         let (info, at) = found.ok_or(Error::ShardNotFound { shard })?;
         Ok((info.clone(), Arc::clone(at)))
-    }
-
-    fn children(&self, parent: ShardId) -> Vec<ShardInfo> {
-        let shape = self.inner.shape.read();
-        let shards = shape.manifest.shards.iter();
-        shards.filter(|shard| shard.parents().any(|id| id == parent)).cloned().collect()
     }
 
     /// Looks whether another process has changed the shape.

@@ -49,6 +49,8 @@ impl Script {
             adjacent_parent: parents.get(1).copied(),
             starting_sequence_number: next_number(&shards).into(),
             ending_sequence_number: None,
+            opened_ms: 0,
+            closed_ms: None,
         };
         shards.insert(id, Shard { info, numbers: Vec::new() });
         drop(shards);
