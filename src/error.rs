@@ -86,6 +86,19 @@ pub enum Error {
         shard: ShardId,
         /// The number, which lies outside of the shard.
         sequence_number: SequenceNumber,
+        /// The one of its parents and children, however far, that the number lies in, if it is
+        /// only one.
+        lies_in: Option<ShardId>,
+    },
+    /// A record that was to be put on a condition was not: the condition does not hold. Nothing was
+    /// written.
+    Stale {
+        /// The shard that it would have gone to.
+        shard: ShardId,
+        /// The number that the condition named.
+        sequence_number: SequenceNumber,
+        /// Where the next record of the shard goes.
+        next: SequenceNumber,
     },
     /// A file does not hold what was written to it.
     Corrupt {
@@ -191,9 +204,15 @@ impl fmt::Display for Error {
             Self::TooManyShards { open, max } => {
                 write!(f, "{open} shards would be open, and the stream is set to at most {max}")
             }
-            Self::WrongShard { shard, sequence_number } => {
-                write!(f, "the number {sequence_number} cannot belong to {shard}")
+            Self::WrongShard { shard, sequence_number, lies_in } => {
+                write!(f, "the number {sequence_number} cannot belong to {shard}")?;
+                lies_in.map_or(Ok(()), |other| write!(f, ", it lies in {other}"))
             }
+            Self::Stale { shard, sequence_number, next } => write!(
+                f,
+                "the record was put on a condition upon {sequence_number} that does not hold: the \
+                 next one of {shard} goes to {next}"
+            ),
             Self::Corrupt { path, offset, what } => {
                 write!(f, "{} is damaged at byte {offset}: {what}", path.display())
             }

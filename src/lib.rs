@@ -33,12 +33,13 @@
 //! |---|---|
 //! | create or open a stream | [`Stream::builder`], [`Stream::open_read_only`] |
 //! | put records | [`Stream::put`], [`Stream::put_batch`], [`Stream::put_with`] |
+//! | put on a condition | [`Stream::put_if`], [`Stream::put_after`] |
 //! | choose what an acknowledgement promises | [`Durability`] |
 //! | consume all shards | [`WorkerPool`], [`RecordProcessor`], [`Checkpointer`] |
 //! | put records aside that cannot be processed | [`OnPoison`], [`DeadLetters`] |
 //! | read a shard yourself | [`Stream::shard_iterator`], [`Stream::get_records`] |
 //! | change the number of shards | [`Stream::reshard_to`], [`split_shard`](Stream::split_shard) |
-//! | see which shards there are | [`Stream::shards_with`], [`Stream::children`] |
+//! | see what there is | [`Stream::describe`], [`Stream::shards_with`], [`Stream::children`] |
 //! | look for damage in all files of a stream | [`verify()`] |
 //! | set damage aside and go on | [`repair()`] |
 //! | know what can go wrong | [`Error`] |
@@ -65,13 +66,13 @@ pub use error::{Error, Result};
 pub use hash_key::{HashAlgorithm, HashKey, HashKeyRange};
 pub use lineage::{ShardFilter, ShardInfo};
 pub use os::clock::Clock;
-pub use position::{SequenceNumber, ShardId, StartingPosition};
+pub use position::{AwsSequenceNumber, SequenceNumber, ShardId, StartingPosition};
 pub use record::{
     Batch, DEFAULT_MAX_RECORD_BYTES, Durability, Iter, Lag, Limit, MAX_OPEN_SHARDS,
     MAX_PARTITION_KEY_CHARS, MAX_RECORD_BYTES, PutRecord, Receipt, Record, WaitStrategy,
 };
 pub use repair::{Remedy, Repair, Repaired, plan_repair, repair};
-pub use stream::{Page, ShardDescription, ShardIterator, Stream, StreamBuilder};
+pub use stream::{Page, ShardDescription, ShardIterator, Stream, StreamBuilder, StreamDescription};
 pub use verify::{
     Finding, FindingKind, Verification, VerifyProgress, verify, verify_with_progress,
 };

@@ -32,6 +32,12 @@ impl ShardInfo {
         self.ending_sequence_number.is_none()
     }
 
+    /// Whether a record with this number can be in the shard.
+    pub(crate) fn may_have(&self, number: SequenceNumber) -> bool {
+        self.starting_sequence_number <= number
+            && self.ending_sequence_number.is_none_or(|end| number <= end)
+    }
+
     /// The shards it came from: none, one (split) or two (merge).
     pub fn parents(&self) -> impl Iterator<Item = ShardId> {
         [self.parent, self.adjacent_parent].into_iter().flatten()

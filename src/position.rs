@@ -81,10 +81,58 @@ pub struct SequenceNumber {
     low: u64,
 }
 
+/// The parts of a sequence number of AWS Kinesis; see [`SequenceNumber::aws_parts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct AwsSequenceNumber {
+    /// The version of the layout, 2.
+    pub version: u8,
+    /// The shard that gave the number out.
+    pub shard: ShardId,
+    /// When the record was put, in seconds since 1970.
+    pub put_second: u64,
+    /// When the shard was created, in seconds since 1970.
+    pub shard_created_second: u64,
+    /// What makes the number differ from others; rises in a shard.
+    pub index: u64,
+}
+
 impl SequenceNumber {
     /// The number as a local address, if it is one.
     pub(crate) fn address(self) -> Option<u64> {
         (self.high == 0 && self.middle == 0).then_some(self.low)
+    }
+
+    /// What a number that AWS Kinesis has given out is made of; none for other numbers, such as
+    /// those given out here.
+    ///
+    /// ```
+    /// use millstream::{SequenceNumber, ShardId};
+    ///
+    /// let text = "49590338271490256608559692538361571095921575989136588898";
+    /// let parts = text.parse::<SequenceNumber>()?.aws_parts().expect("it is from AWS");
+    /// assert_eq!((parts.version, parts.shard), (2, ShardId::new(6)));
+    /// assert_eq!(parts.put_second, 1545084650);
+    /// assert_eq!(parts.shard_created_second, 1542776258);
+    /// assert_eq!(parts.index, 1734642199);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn aws_parts(self) -> Option<AwsSequenceNumber> {
+        // From the highest bit on: 1 and 0, 36 bits of a time, 4 bits, 64 of the index, 8 bits, 36
+        // of a time, 32 of the shard, 4 of the version.
+        let upper = u128::from(self.high) << 64 | u128::from(self.middle);
+        let lower = u128::from(self.middle) << 64 | u128::from(self.low);
+        let version = (self.low & 0xf) as u8;
+        if self.high >> 56 != 2 || version != 2 {
+            return None;
+        }
+        Some(AwsSequenceNumber {
+            version,
+            shard: ShardId::new((lower >> 4) as u32),
+            put_second: (lower >> 36) as u64 & ((1 << 36) - 1),
+            shard_created_second: (upper >> 84) as u64 & ((1 << 36) - 1),
+            index: (upper >> 16) as u64,
+        })
     }
 
     /// The number times ten plus a digit, unless that takes more than 192 bits.

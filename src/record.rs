@@ -113,7 +113,7 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// The key it was put with.
+    /// The key it was put with; empty if it was put without one.
     pub fn partition_key(&self) -> &'a str {
         std::str::from_utf8(self.partition_key).unwrap_or_default()
     }

@@ -4,9 +4,10 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{Fixture, S0, START_MS, TestClock, put, read, read_all};
+use common::{Fixture, S0, S1, START_MS, TestClock, put, read, read_all};
 use millstream::{
-    Error, Limit, Receipt, SequenceNumber, ShardIterator, StartingPosition, Stream, WaitStrategy,
+    Error, HashKey, Limit, PutRecord, Receipt, SequenceNumber, ShardIterator, StartingPosition,
+    Stream, WaitStrategy,
 };
 
 /// A shard with r1 to r5, which arrived 100 ms after each other.
@@ -128,7 +129,9 @@ fn a_number_that_is_no_local_one_is_refused_with_the_shard() {
     let aws: SequenceNumber =
         "49590338271490256608559692538361571095921575989136588898".parse().unwrap();
     match stream.shard_iterator(S0, StartingPosition::AtSequenceNumber(aws)) {
-        Err(Error::WrongShard { shard: S0, sequence_number }) => assert_eq!(sequence_number, aws),
+        Err(Error::WrongShard { shard: S0, sequence_number, lies_in: None }) => {
+            assert_eq!(sequence_number, aws);
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -169,6 +172,77 @@ fn an_iterator_reads_the_same_page_as_often_as_it_is_read() {
     let (Fixture { stream, .. }, ..) = &five_records();
     let horizon = iterator(stream, StartingPosition::TrimHorizon);
     assert_eq!(read(stream, &horizon, 3).0, read(stream, &horizon, 3).0);
+}
+
+#[test]
+fn an_iterator_is_stored_as_text_and_parsed_in_any_process() {
+    let (Fixture { stream, directory }, receipts, _) = &five_records();
+    let horizon = iterator(stream, StartingPosition::TrimHorizon);
+    let next = read(stream, &horizon, 3).1.unwrap();
+    let text = next.to_string();
+    assert_eq!(text, format!("shardId-000000000000:{}", receipts[3].sequence_number));
+    let parsed: ShardIterator = text.parse().unwrap();
+    assert_eq!(parsed.to_string(), text);
+    let reader = Stream::open_read_only(directory.path()).unwrap();
+    for stream in [stream, &reader] {
+        assert_eq!(read(stream, &parsed, 10).0, ["r4", "r5"]);
+    }
+    // At the tip, the end and before the first record too.
+    let latest = iterator(stream, StartingPosition::Latest).to_string().parse().unwrap();
+    let before: ShardIterator = horizon.to_string().parse().unwrap();
+    assert!(read(stream, &latest, 10).0.is_empty());
+    put(stream, "r6");
+    assert_eq!(read(stream, &latest, 10).0, ["r6"]);
+    assert_eq!(read(stream, &before, 10).0.len(), 6);
+}
+
+#[test]
+fn texts_that_are_no_iterators_are_refused() {
+    for text in ["", "shardId-000000000000", "7", "x:7", "7:", "7:-1", "7:x", "7:07", "7:7:7"] {
+        assert!(text.parse::<ShardIterator>().is_err(), "{text:?}");
+    }
+    let aws = "49590338271490256608559692538361571095921575989136588898";
+    assert!(format!("0:{aws}").parse::<ShardIterator>().is_err(), "no local number");
+}
+
+#[test]
+fn an_iterator_of_another_stream_is_refused_where_it_can_be_known() {
+    let Fixture { stream, .. } = &Fixture::new(1);
+    put(stream, "x");
+    let [low, _] = stream.split_mid(S0).unwrap();
+    let shards = stream.shards();
+    let last = shards[0].ending_sequence_number.unwrap();
+    let refused = |text: String| stream.get_records(&text.parse().unwrap(), Limit::default()).err();
+    assert!(matches!(refused("9:0".into()), Some(Error::ShardNotFound { .. })));
+    let too_low = refused(format!("{low}:{last}"));
+    assert!(matches!(too_low, Some(Error::WrongShard { lies_in: Some(S0), .. })), "{too_low:?}");
+    assert!(matches!(refused("0:1000000".into()), Some(Error::WrongShard { .. })));
+}
+
+#[test]
+fn a_number_of_a_relative_is_refused_with_both_shards() {
+    let Fixture { stream, .. } = &Fixture::new(2);
+    let [_, parent] = [HashKey::MIN, HashKey::MAX]
+        .map(|key| stream.put_record(PutRecord::new("k", "x").explicit_hash_key(key)).unwrap());
+    let merged = stream.merge_shards(S0, S1).unwrap();
+    let child = put(stream, "y").sequence_number;
+    let at = |shard, number| {
+        stream.shard_iterator(shard, StartingPosition::AtSequenceNumber(number)).unwrap_err()
+    };
+    let error = at(parent.shard, child);
+    assert!(
+        matches!(error, Error::WrongShard { shard, sequence_number, lies_in: Some(other) }
+            if (shard, sequence_number, other) == (parent.shard, child, merged)),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains(&merged.to_string()), "{error}");
+    // Both parents may have a number like this.
+    let error = at(merged, 4096.into());
+    assert!(matches!(error, Error::WrongShard { lies_in: None, .. }), "{error:?}");
+    // A grandparent, when the shard in between has begun above it.
+    let [low, _] = stream.split_mid(merged).unwrap();
+    let error = at(low, child);
+    assert!(matches!(error, Error::WrongShard { lies_in: Some(other), .. } if other == merged));
 }
 
 #[test]

@@ -135,3 +135,17 @@ fn texts_that_are_no_numbers_are_refused() {
     }
     assert_eq!(largest.parse::<SequenceNumber>().unwrap().to_string(), largest);
 }
+
+#[test]
+fn a_number_of_aws_kinesis_tells_what_it_is_made_of_and_others_do_not() {
+    let text = "49590338271490256608559692538361571095921575989136588898";
+    let parts = text.parse::<SequenceNumber>().unwrap().aws_parts().unwrap();
+    assert_eq!((parts.version, parts.shard), (2, ShardId::new(6)));
+    assert_eq!((parts.put_second, parts.shard_created_second), (1545084650, 1542776258));
+    assert_eq!(parts.index, 1734642199);
+    let other_version = "49590338271490256608559692538361571095921575989136588897";
+    let largest = "6277101735386680763835789423207666416102355444464034512895";
+    for text in ["0", "4096", other_version, largest] {
+        assert_eq!(text.parse::<SequenceNumber>().unwrap().aws_parts(), None, "{text}");
+    }
+}

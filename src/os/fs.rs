@@ -212,6 +212,11 @@ pub(crate) fn list(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Checks that a directory is there.
+pub(crate) fn must_be_directory(path: &Path) -> Result<()> {
+    fs::read_dir(path).map(drop).map_err(|e| Error::io("list", path, e))
+}
+
 /// How many bytes all files below a directory have, as far as they can be seen.
 pub(crate) fn size_of_tree(path: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(path) else { return 0 };

@@ -109,6 +109,17 @@ impl Slot {
     }
 }
 
+/// What a claim of a certain place got.
+#[derive(Debug)]
+pub(crate) enum ClaimAt {
+    /// The place.
+    Granted(Claim),
+    /// Nothing: the tail is somewhere else.
+    Moved,
+    /// Nothing: the segment has ended, or has too little left.
+    NoRoom,
+}
+
 /// The ring of slots.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -147,6 +158,25 @@ impl Ring {
             }
             Grant::Beyond => None,
         }
+    }
+
+    /// Claims `len` bytes, a multiple of 32, for one frame at `address`, if that is where the tail
+    /// of the active segment is.
+    pub(crate) fn claim_at(&self, address: u64, len: u32) -> ClaimAt {
+        let slot = self.active_slot();
+        let mark = slot.tail.mark();
+        let Some(remaining) = mark.remaining().filter(|remaining| u64::from(len) <= *remaining)
+        else {
+            return ClaimAt::NoRoom;
+        };
+        let limit = slot.base.load(Ordering::Relaxed) + slot.capacity.load(Ordering::Relaxed);
+        if limit - remaining != address || !slot.tail.claim_at(mark, len / UNIT) {
+            return ClaimAt::Moved;
+        }
+        let claim = slot.claim(mark, u64::from(len));
+        // If the slot has gone to another segment since, with the tail at the same mark, this place
+        // is granted there. It is given up.
+        if claim.address() == address { ClaimAt::Granted(claim) } else { ClaimAt::Moved }
     }
 
     /// Ends the segment of a slot where the caller's claim says.

@@ -130,7 +130,7 @@ impl Log {
             return Ok(Some(Cursor { segment, offset: SEGMENT_HEADER_LEN }));
         }
         let offset = segment.offset(place.address.next_multiple_of(32).min(segment.limit()));
-        if matches!(segment.step(offset), Step::Record { .. }) {
+        if matches!(segment.step(offset), Step::Record { .. }) || segment.published().0 == offset {
             return Ok(Some(Cursor { segment, offset }));
         }
         // No record begins there: look for the first one behind it.
@@ -208,6 +208,9 @@ impl Log {
             let address = segment.address(behind);
             *tip = Tip { place: Place { address, segment: Some(Arc::clone(&segment)) }, frames };
             let next = self.index.at_or_above(segment.limit())?;
+            if ended {
+                self.index.ended(segment.header.base, address);
+            }
             match next.filter(|_| ended) {
                 Some(next) => tip.place = Place { address: next.start(), segment: Some(next) },
                 None => return Ok(()),

@@ -16,6 +16,8 @@ struct Entry {
     mapped: Weak<Segment>,
     /// Kept mapped as long as it is written to.
     kept: Option<Arc<Segment>>,
+    /// Where it ends, if it does and is not finished yet.
+    ended_at: Option<u64>,
 }
 
 /// The segments of a shard by their base.
@@ -36,7 +38,7 @@ impl Index {
                     entry
                 }
                 // A map that knows less is not handed out again.
-                _ => Entry { found, mapped: Weak::new(), kept: None },
+                _ => Entry { found, mapped: Weak::new(), kept: None, ended_at: None },
             };
             index.insert(base, entry);
         }
@@ -45,13 +47,20 @@ impl Index {
     /// Adds a segment that is being written.
     pub(crate) fn add(&self, found: Found, segment: &Arc<Segment>) {
         let mapped = Arc::downgrade(segment);
-        let entry = Entry { found, mapped, kept: Some(Arc::clone(segment)) };
+        let entry = Entry { found, mapped, kept: Some(Arc::clone(segment)), ended_at: None };
         self.0.lock().insert(segment.header.base, entry);
     }
 
     /// Does not know a segment any more; nothing is in it.
     pub(crate) fn forget(&self, base: u64) {
         self.0.lock().remove(&base);
+    }
+
+    /// Knows where a segment ends that is not finished yet.
+    pub(crate) fn ended(&self, base: u64, address: u64) {
+        if let Some(entry) = self.0.lock().get_mut(&base) {
+            entry.ended_at = Some(address);
+        }
     }
 
     /// Does not keep a segment mapped any more; it is finished, as `found` says.
@@ -96,9 +105,10 @@ impl Index {
     pub(crate) fn bytes_between(&self, address: u64, tip: u64) -> u64 {
         let index = self.0.lock();
         let first = index.range(..=address).next_back().map_or(0, |(base, _)| *base);
-        let stored = index.range(first..).map(|(base, Entry { found, .. })| {
+        let stored = index.range(first..).map(|(base, Entry { found, ended_at, .. })| {
             let start = base + u64::from(SEGMENT_HEADER_LEN);
-            let end = found.end.map_or(base + found.header.capacity, |end| end.address);
+            let end = found.end.map(|end| end.address).or(*ended_at);
+            let end = end.unwrap_or(base + found.header.capacity);
             end.min(tip).saturating_sub(start.max(address))
         });
         stored.sum()

@@ -37,7 +37,7 @@ impl Writer {
             SegmentHeader { base: segment.limit(), ..next.header(log, next.capacity(log, 0)) };
         drop(next);
         segment.map.populate(missing.start as usize..missing.end as usize);
-        self.retire_finished();
+        self.retire_finished(log);
         if !wanted {
             return Ok(());
         }
@@ -73,7 +73,7 @@ impl Writer {
     }
 
     /// Takes out of the ring what is published, so that nobody who rolls has to.
-    pub(super) fn retire_finished(&self) {
+    pub(super) fn retire_finished(&self, log: &Log) {
         loop {
             let next = self.next.lock();
             let finished = self.ring.oldest(&next.bound).filter(|(_, slot)| slot.end().is_some());
@@ -83,7 +83,7 @@ impl Writer {
             if !segment.published().1 {
                 return;
             }
-            self.retire_oldest(&mut self.next.lock());
+            self.retire_oldest(log, &mut self.next.lock());
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub(crate) mod append;
 mod backward;
+mod conditional;
 pub(crate) mod cursor;
 pub(crate) mod flush;
 pub(crate) mod index;

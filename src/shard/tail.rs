@@ -92,6 +92,14 @@ impl Tail {
         }
     }
 
+    /// Claims `units` for one frame at this mark, which lies in the segment with all of them; false
+    /// if the tail is not there any more.
+    pub(crate) fn claim_at(&self, mark: Mark, units: u32) -> bool {
+        debug_assert!((mark.0 & UNITS) + u64::from(units) <= END);
+        let claimed = mark.0 + (1 << 32 | u64::from(units));
+        self.0.compare_exchange(mark.0, claimed, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
     /// Claims all the rest: the mark where the segment ends, unless it has ended before.
     pub(crate) fn claim_rest(&self) -> Option<Mark> {
         let mark = Mark(self.0.swap(Mark::SHUT.0, Ordering::AcqRel));
@@ -128,6 +136,16 @@ mod tests {
         assert_eq!(tail.claim(8, 2), Grant::Place(Mark::new(1024, 128, 1)));
         assert_eq!(tail.mark(), Mark::new(1024, 384, 3));
         assert_eq!(tail.mark().remaining(), Some(640));
+    }
+
+    #[test]
+    fn a_place_is_claimed_only_if_the_tail_is_there() {
+        let tail = tail(1024);
+        let start = tail.mark();
+        assert!(tail.claim_at(start, 4));
+        assert_eq!(tail.mark(), Mark::new(1024, 128, 1));
+        assert!(!tail.claim_at(start, 4));
+        assert_eq!(tail.mark(), Mark::new(1024, 128, 1));
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Writer {
 
     /// Sees to it that the active segment has room, unless somebody else did.
     #[cold]
-    fn roll(&self, log: &Log, needed: u64) -> Result<()> {
+    pub(super) fn roll(&self, log: &Log, needed: u64) -> Result<()> {
         let mut next = self.lock_made();
         if self.ring.active_slot().tail.mark().remaining().is_some() {
             return Ok(());
@@ -88,11 +88,12 @@ impl Writer {
     }
 
     fn bind_next(&self, log: &Log, next: &mut Next, needed: u64) -> Result<()> {
-        while self.ring.is_full(&next.bound) && !self.retire_oldest(next) {
+        while self.ring.is_full(&next.bound) && !self.retire_oldest(log, next) {
             yield_now();
         }
         if let Some((segment, slot)) = self.ring.active(&next.bound) {
             let end = end_at(segment, end_of(slot));
+            log.index.ended(segment.header.base, end.address);
             next.pass(segment.limit(), end);
         } else if let Some(found) = &next.paused {
             let (segment, end) = resume(found, &self.watermark)?;
@@ -134,7 +135,7 @@ impl Writer {
     }
 
     /// Takes the oldest segment out of the ring if all of it is published.
-    pub(super) fn retire_oldest(&self, next: &mut Next) -> bool {
+    pub(super) fn retire_oldest(&self, log: &Log, next: &mut Next) -> bool {
         let Some((segment, slot)) = self.ring.oldest(&next.bound) else { return false };
         let Some(mark) = slot.end() else { return false };
         let end = end_at(segment, mark);
@@ -142,6 +143,7 @@ impl Writer {
             return false;
         }
         let segment = self.ring.retire(&mut next.bound).expect("it was there");
+        log.index.ended(segment.header.base, end.address);
         next.pass(segment.limit(), end);
         next.retired.push((segment, end));
         true
@@ -216,7 +218,7 @@ impl Writer {
         drop(next);
         if active {
             self.sync_to(end)?;
-            self.retire_finished();
+            self.retire_finished(log);
             self.settle(log)?;
         }
         Ok(end)
@@ -254,11 +256,11 @@ impl Writer {
         };
         let Some(mark) = self.ring.pause_active() else {
             drop(next);
-            self.retire_finished();
+            self.retire_finished(log);
             return self.settle(log);
         };
         drop(next);
-        self.retire_finished();
+        self.retire_finished(log);
         self.settle(log)?;
         let end = end_at(&segment, mark);
         self.sync_to(end.address)?;

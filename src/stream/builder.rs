@@ -208,7 +208,7 @@ impl StreamBuilder {
 }
 
 /// Whether there is a manifest at the path.
-fn is_stream(path: &Path) -> Result<bool> {
+pub(super) fn is_stream(path: &Path) -> Result<bool> {
     match path.join(MANIFEST).try_exists() {
         Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => not_a_directory(path),
         found => found.map_err(|e| Error::io("examine", path, e)),

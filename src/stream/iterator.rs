@@ -1,6 +1,7 @@
 //! Reading: a shard iterator says where, a page is what was there.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,20 @@ const POLL: Duration = Duration::from_millis(1);
 /// A place in a shard to read from: a plain value that never expires. Reading does not change it;
 /// the page that was read has the next one.
 ///
-/// It keeps the segment mapped that it was read from, so that the next page is at hand.
+/// It can be stored as text, and parsed in any process that reads the stream. As long as it is in
+/// memory it keeps the segment mapped that it was read from, so that the next page is at hand.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{ShardId, ShardIterator, StartingPosition};
+///
+/// let iterator = stream.shard_iterator(ShardId::new(0), StartingPosition::Latest)?;
+/// let stored = iterator.to_string();
+/// assert!(stored.starts_with("shardId-000000000000:"));
+/// let iterator: ShardIterator = stored.parse()?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct ShardIterator {
     shard: ShardId,
@@ -33,8 +47,7 @@ impl ShardIterator {
         self.shard
     }
 
-    /// The next record it reads has this number or a higher one. Stored, it makes the same
-    /// iterator again, with [`StartingPosition::AtSequenceNumber`].
+    /// The next record it reads has this number or a higher one.
     pub fn sequence_number(&self) -> SequenceNumber {
         self.place.address.into()
     }
@@ -43,6 +56,31 @@ impl ShardIterator {
 impl fmt::Debug for ShardIterator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ShardIterator({} at {})", self.shard, self.place.address)
+    }
+}
+
+impl fmt::Display for ShardIterator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.shard, self.place.address)
+    }
+}
+
+impl FromStr for ShardIterator {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the text is not what an iterator prints as.
+    fn from_str(text: &str) -> Result<Self> {
+        let parts = text.split_once(':').and_then(|(shard, number)| {
+            let number: SequenceNumber = number.parse().ok()?;
+            Some((shard.parse().ok()?, number.address()?))
+        });
+        let (shard, address) = parts.ok_or_else(|| {
+            let what =
+                format!("{text:?} is no shard iterator; one looks like {}:7", ShardId::new(7));
+            Error::InvalidArgument(what)
+        })?;
+        Ok(Self { shard, place: Place { address, segment: None } })
     }
 }
 
@@ -82,10 +120,11 @@ impl Stream {
         let (info, at) = self.shard(shard)?;
         at.refresh()?;
         let number = |number: SequenceNumber| {
-            let above = info.ending_sequence_number.is_some_and(|end| number > end);
-            let below = number < info.starting_sequence_number;
-            let address = number.address().filter(|_| !above && !below);
-            address.ok_or(Error::WrongShard { shard, sequence_number: number })
+            let address = number.address().filter(|_| info.may_have(number));
+            address.ok_or_else(|| {
+                let lies_in = self.relative_with(&info, number);
+                Error::WrongShard { shard, sequence_number: number, lies_in }
+            })
         };
         let place = match from {
             StartingPosition::TrimHorizon => Place { address: at.log.start, segment: None },
@@ -136,10 +175,11 @@ impl Stream {
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the next record is not as it was written; [`Error::StreamNotFound`] if
-    /// another process has removed the stream.
+    /// another process has removed the stream; [`Error::ShardNotFound`] and [`Error::WrongShard`]
+    /// if the iterator was parsed and is none of this stream.
     pub fn get_records(&self, iterator: &ShardIterator, limit: Limit) -> Result<Page> {
         let shard = iterator.shard;
-        let (_, at) = self.shard(shard)?;
+        let at = self.at(iterator)?;
         let mut reading = at.read(&iterator.place, limit).or_else(|error| {
             // It may be because the stream is gone.
             self.refresh()?;
@@ -167,7 +207,7 @@ impl Stream {
     /// # Errors
     /// As [`get_records`](Self::get_records).
     pub fn lag(&self, iterator: &ShardIterator) -> Result<Lag> {
-        let (_, at) = self.shard(iterator.shard)?;
+        let at = self.at(iterator)?;
         let reading = at.read(&iterator.place, Limit::records(1))?;
         let behind = at.lag(&reading, self.now_ms())?;
         let Some(first) = reading.records.iter().next() else { return Ok(behind) };
@@ -248,6 +288,22 @@ impl Stream {
             event.notify();
         }
         Ok(shard.rings())
+    }
+
+    /// The shard that an iterator reads. One that was parsed may be of another.
+    fn at(&self, iterator: &ShardIterator) -> Result<Arc<Shard>> {
+        let shard = iterator.shard;
+        let (info, at) = self.shard(shard)?;
+        // Behind the last number it stands at the end.
+        let last = iterator.place.address.saturating_sub(1).max(at.log.start);
+        if iterator.place.segment.is_none()
+            && (iterator.place.address < at.log.start || !info.may_have(last.into()))
+        {
+            let sequence_number = iterator.sequence_number();
+            let lies_in = self.relative_with(&info, sequence_number);
+            return Err(Error::WrongShard { shard, sequence_number, lies_in });
+        }
+        Ok(at)
     }
 
     fn has_news(&self, iterator: &ShardIterator) -> Result<bool> {

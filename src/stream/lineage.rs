@@ -1,8 +1,10 @@
 //! Which shards there are, and how they descend from each other.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Error, Result};
 use crate::lineage::{ShardFilter, ShardInfo};
-use crate::position::ShardId;
+use crate::position::{SequenceNumber, ShardId};
 use crate::stream::Stream;
 
 impl Stream {
@@ -39,6 +41,33 @@ impl Stream {
         let info = info.ok_or(Error::ShardNotFound { shard })?;
         let parents = info.parents();
         Ok(parents.filter_map(|id| shards.iter().find(|info| info.id == id).cloned()).collect())
+    }
+
+    /// The one among all that a shard came from and all that came from it that may have a number;
+    /// none if there are several, or none.
+    pub(super) fn relative_with(&self, of: &ShardInfo, number: SequenceNumber) -> Option<ShardId> {
+        let shape = self.inner.shape.read();
+        let shards = &shape.manifest.shards;
+        let mut relatives = BTreeSet::from([of.id]);
+        if number < of.starting_sequence_number {
+            // Children before parents.
+            for shard in shards.iter().rev().filter(|shard| shard.id <= of.id) {
+                if relatives.contains(&shard.id) {
+                    relatives.extend(shard.parents());
+                }
+            }
+        } else {
+            for shard in shards.iter().filter(|shard| shard.id > of.id) {
+                if shard.parents().any(|parent| relatives.contains(&parent)) {
+                    relatives.insert(shard.id);
+                }
+            }
+        }
+        number.address()?;
+        let mut those =
+            shards.iter().filter(|shard| relatives.contains(&shard.id) && shard.may_have(number));
+        let one = those.next()?.id;
+        those.next().is_none().then_some(one)
     }
 
     /// The shards that the hash keys of a shard went to, by rising id; none if it is open.

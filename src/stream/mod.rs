@@ -1,6 +1,7 @@
 //! A stream: keys, ranges, lineage; what users hold in their hands.
 
 mod builder;
+mod describe;
 mod iterator;
 mod keeper;
 mod lineage;
@@ -19,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use builder::StreamBuilder;
 pub(crate) use builder::{must_be_stream, read_manifest};
+pub use describe::{ShardDescription, StreamDescription};
 pub use iterator::{Page, ShardIterator};
 
 use crate::error::{Error, Result};
@@ -28,13 +30,12 @@ use crate::hash_key::HashAlgorithm;
 use crate::lineage::ShardInfo;
 use crate::os::clock::Time;
 use crate::os::fs::{self, DirectoryLock};
-use crate::position::{MAX_NUMBER, SequenceNumber, ShardId};
-use crate::record::{Durability, Limit};
-use crate::shard::cursor::Place;
+use crate::position::{MAX_NUMBER, ShardId};
+use crate::record::Durability;
 use crate::shard::index::Index;
 use crate::shard::{Log, Shard};
 use crate::stream::keeper::Keeper;
-use crate::stream::router::Router;
+use crate::stream::router::{Router, Turns};
 
 /// A sharded, ordered, replayable stream of records in a directory.
 ///
@@ -64,6 +65,7 @@ use crate::stream::router::Router;
 #[derive(Clone, Debug)]
 pub struct Stream {
     inner: Arc<Inner>,
+    turns: Turns,
 }
 
 #[derive(Debug)]
@@ -89,22 +91,6 @@ struct Shape {
     /// The file that the manifest was read from, if another process may replace it.
     seen: Option<File>,
     shards: BTreeMap<ShardId, Arc<Shard>>,
-}
-
-/// What there is in a shard; see [`Stream::describe_shard`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ShardDescription {
-    /// Range, parents, end.
-    pub info: ShardInfo,
-    /// How many records the shard has.
-    pub records: u64,
-    /// What they take in the log, in bytes, with their headers.
-    pub bytes: u64,
-    /// The number of the oldest record, if there is one.
-    pub first_sequence_number: Option<SequenceNumber>,
-    /// The number of the newest record, if there is one.
-    pub last_sequence_number: Option<SequenceNumber>,
 }
 
 impl Stream {
@@ -157,7 +143,7 @@ impl Stream {
             keeper: lock.is_some().then(Keeper::start).transpose()?,
             _lock: lock,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), turns: Turns::new() })
     }
 
     /// The directory of the stream.
@@ -168,24 +154,6 @@ impl Stream {
     /// How partition keys are hashed.
     pub fn hash_algorithm(&self) -> HashAlgorithm {
         self.inner.hash
-    }
-
-    /// What there is in a shard at this moment.
-    ///
-    /// # Errors
-    /// [`Error::ShardNotFound`]; what reading says.
-    pub fn describe_shard(&self, shard: ShardId) -> Result<ShardDescription> {
-        let (info, at) = self.shard(shard)?;
-        let tip = at.tip()?;
-        let start = Place { address: at.log.start, segment: None };
-        let first = at.read(&start, Limit::records(1))?.records.last_sequence_number();
-        Ok(ShardDescription {
-            info,
-            records: if first.is_some() { tip.frames } else { 0 },
-            bytes: at.log.index.bytes_between(start.address, tip.place.address),
-            first_sequence_number: first,
-            last_sequence_number: at.last(1)?.map(|last| last.address.into()),
-        })
     }
 
     /// Makes everything durable that was put before.

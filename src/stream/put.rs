@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::hash_key::HashKey;
+use crate::position::SequenceNumber;
 use crate::record::{Durability, MAX_PARTITION_KEY_CHARS, PutRecord, Receipt};
 use crate::shard::{Appended, Shard};
 use crate::stream::Stream;
@@ -78,6 +79,117 @@ impl Stream {
                 // A shard that is closed refuses before it asks for the data.
                 let fill = fill.take().expect("a record is filled once");
                 fill(place);
+            })
+        })
+    }
+
+    /// Puts a record without a partition key, to the open shards in turn: each handle of the stream
+    /// (a clone is another one) has turns of its own. Only the records of one handle in one shard
+    /// keep their order.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).shards(2).open()?;
+    /// let (first, second) = (stream.put_any("a")?, stream.put_any("b")?);
+    /// assert_ne!(first.shard, second.shard);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn put_any(&self, data: impl AsRef<[u8]>) -> Result<Receipt> {
+        let data = data.as_ref();
+        self.check_len(data.len())?;
+        let turn = self.turns.next();
+        self.put_routed(
+            || self.inner.router.in_turn(turn),
+            None,
+            |shard, arrival_ms| shard.append("", data, arrival_ms),
+        )
+    }
+
+    /// Puts a record that gets a number above `previous`, one that was put before: for writers that
+    /// would rather fail than put records in another order than they mean to. Within a shard and
+    /// from parent to child that holds of every put; so it fails only if `previous` is of another
+    /// shard, or of a later record.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if the number might not be above `previous`; as [`put`](Self::put).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// let first = stream.put("customer-7", "clicked")?;
+    /// let second = stream.put_after(("customer-7", "left"), first.sequence_number)?;
+    /// assert!(second.sequence_number > first.sequence_number);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn put_after<'a>(
+        &self,
+        record: impl Into<PutRecord<'a>>,
+        previous: SequenceNumber,
+    ) -> Result<Receipt> {
+        self.put_on_condition(record.into(), |shard, record, arrival_ms| {
+            let next = SequenceNumber::from(shard.tip()?.place.address);
+            if next <= previous {
+                let shard = shard.log.shard;
+                return Err(Error::Stale { shard, sequence_number: previous, next });
+            }
+            shard.append(record.partition_key, record.data, arrival_ms)
+        })
+    }
+
+    /// Puts a record if nothing was put to its shard since somebody read up to `expected`: the
+    /// [`sequence_number`](crate::ShardIterator::sequence_number) of an iterator behind the newest
+    /// record. Of any number of writers that have read the same, one succeeds; the others read on,
+    /// and decide anew.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if there is a record at `expected` or above, or one is being put; also if
+    /// the shard was split or merged since. As [`put`](Self::put).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// use millstream::{Error, ShardId, StartingPosition};
+    ///
+    /// let read = stream.shard_iterator(ShardId::new(0), StartingPosition::Latest)?;
+    /// stream.put_if(("seat-12", "sold"), read.sequence_number())?;
+    /// let refused = stream.put_if(("seat-12", "sold again"), read.sequence_number());
+    /// assert!(matches!(refused, Err(Error::Stale { .. })));
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn put_if<'a>(
+        &self,
+        record: impl Into<PutRecord<'a>>,
+        expected: SequenceNumber,
+    ) -> Result<Receipt> {
+        self.put_on_condition(record.into(), |shard, record, arrival_ms| {
+            let appended = match expected.address() {
+                Some(at) => shard.append_if(at, record.partition_key, record.data, arrival_ms)?,
+                None => Err(shard.tip()?.place.address),
+            };
+            appended.map_err(|next| Error::Stale {
+                shard: shard.log.shard,
+                sequence_number: expected,
+                next: next.into(),
+            })
+        })
+    }
+
+    fn put_on_condition(
+        &self,
+        record: PutRecord<'_>,
+        append: impl Fn(&Shard, &PutRecord<'_>, u64) -> Result<Appended>,
+    ) -> Result<Receipt> {
+        self.check(record.partition_key, record.data.len())?;
+        let hash_key = self.hash_key(&record);
+        self.put_at(hash_key, record.durability, |shard, arrival_ms| {
+            append(shard, &record, arrival_ms).map_err(|refused| {
+                // A shard that is about to be closed has no say.
+                drop(self.inner.reshaping.lock());
+                let is_owner = std::ptr::eq(shard, &**self.inner.router.route(hash_key));
+                if is_owner { refused } else { Error::ShardClosed { shard: shard.log.shard } }
             })
         })
     }
@@ -175,11 +287,22 @@ impl Stream {
         &self,
         hash_key: HashKey,
         durability: Option<Durability>,
+        append: impl FnMut(&Shard, u64) -> Result<Appended>,
+    ) -> Result<Receipt> {
+        self.put_routed(|| self.inner.router.route(hash_key), durability, append)
+    }
+
+    /// Appends to the shard that `route` says, and to the one it says then if that is closed.
+    #[inline]
+    fn put_routed<'s>(
+        &'s self,
+        route: impl Fn() -> &'s Arc<Shard>,
+        durability: Option<Durability>,
         mut append: impl FnMut(&Shard, u64) -> Result<Appended>,
     ) -> Result<Receipt> {
         let arrival_ms = self.now_ms();
         loop {
-            let shard = self.inner.router.route(hash_key);
+            let shard = route();
             let appended = match append(shard, arrival_ms) {
                 Err(Error::ShardClosed { .. }) => {
                     // Its children are about to take over.
@@ -239,7 +362,11 @@ impl Stream {
                 return Err(Error::InvalidPartitionKey { characters });
             }
         }
-        let len = partition_key.len().saturating_add(data_len);
+        self.check_len(partition_key.len().saturating_add(data_len))
+    }
+
+    #[inline]
+    fn check_len(&self, len: usize) -> Result<()> {
         let max = self.inner.max_record_bytes;
         if len > max { Err(Error::RecordTooLarge { len, max }) } else { Ok(()) }
     }

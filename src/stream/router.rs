@@ -39,12 +39,47 @@ impl Router {
         self.pictures.show(Picture { starts: starts.into(), shards: shards.into() });
     }
 
+    /// The open shard whose turn it is, in the order of their ranges.
+    pub(super) fn in_turn(&self, turn: usize) -> &Arc<Shard> {
+        let shards = &self.pictures.get().shards;
+        &shards[turn % shards.len()]
+    }
+
     /// The open shard that owns `key`.
     #[inline]
     pub(super) fn route(&self, key: HashKey) -> &Arc<Shard> {
         let picture = self.pictures.get();
         let owner = picture.starts.partition_point(|start| *start <= key);
         &picture.shards[owner - 1]
+    }
+}
+
+/// Counts the turns of a handle of a stream.
+#[derive(Debug)]
+pub(super) struct Turns {
+    /// Raised by every keyless put through the handle; it only has to differ, so relaxed order
+    /// suffices.
+    next: AtomicUsize,
+    /// How many handles there were, so that not all begin with the same shard. The same holds.
+    handles: Arc<AtomicUsize>,
+}
+
+impl Turns {
+    /// Those of the first handle.
+    pub(super) fn new() -> Self {
+        Self { next: AtomicUsize::new(0), handles: Arc::new(AtomicUsize::new(1)) }
+    }
+
+    pub(super) fn next(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Those of another handle.
+impl Clone for Turns {
+    fn clone(&self) -> Self {
+        let next = AtomicUsize::new(self.handles.fetch_add(1, Ordering::Relaxed));
+        Self { next, handles: Arc::clone(&self.handles) }
     }
 }
 

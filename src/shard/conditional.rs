@@ -1,0 +1,58 @@
+//! Appending on the condition that nobody else has appended since.
+//!
+//! A claim alone cannot have a condition: it is a `fetch_add`, and grants a place before anybody
+//! knows which. So here the tail is moved by an exchange, which succeeds only if it still is where
+//! the place was expected.
+
+use crate::error::Result;
+use crate::shard::append::{Claim, ClaimAt};
+use crate::shard::writer::Writer;
+use crate::shard::{Appended, Log, Shard, record_len};
+
+impl Shard {
+    /// Appends a record if no frame was claimed at `expected` or above; otherwise says where the
+    /// next one goes.
+    pub(crate) fn append_if(
+        &self,
+        expected: u64,
+        key: &str,
+        data: &[u8],
+        arrival_ms: u64,
+    ) -> Result<Result<Appended, u64>> {
+        let writer = self.writer()?;
+        let _ring = self.bell.ring_at_last();
+        let mut claim = match writer.claim_if(&self.log, expected, record_len(key, data.len()))? {
+            Ok(claim) => claim,
+            Err(next) => return Ok(Err(next)),
+        };
+        let (maintain, end) = (claim.asks_for_maintenance(), claim.end_address());
+        let durable = writer.watermark.get();
+        let address = claim.publish(key.as_bytes(), data.len(), arrival_ms, durable, data);
+        Ok(Ok(Appended { address, end, maintain }))
+    }
+}
+
+impl Writer {
+    /// Claims `len` bytes for a frame if none was claimed at `expected` or above; otherwise says
+    /// where the tip is.
+    fn claim_if(&self, log: &Log, expected: u64, len: u32) -> Result<Result<Claim, u64>> {
+        loop {
+            let tip = self.tip().place.address;
+            // The end of a segment and the header of the next may lie between, but no frame.
+            let is_next = (log.start..=tip).contains(&expected)
+                && log.index.bytes_between(expected, tip) == 0;
+            if !is_next {
+                return Ok(Err(tip));
+            }
+            match self.ring.claim_at(tip, len) {
+                ClaimAt::Granted(claim) => return Ok(Ok(claim)),
+                // Somebody was faster; the next look at the tip tells.
+                ClaimAt::Moved => {}
+                ClaimAt::NoRoom => {
+                    self.ring.end_active();
+                    self.roll(log, u64::from(len))?;
+                }
+            }
+        }
+    }
+}
