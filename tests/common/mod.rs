@@ -2,7 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod event;
 pub mod files;
+pub mod history;
 pub mod own_process;
 
 use std::sync::Arc;
