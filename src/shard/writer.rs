@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::format::frame::HEADER_LEN;
 use crate::format::segment_header::{End, SEGMENT_HEADER_LEN, Seal, SealKind};
 use crate::os::fs;
 use crate::os::sync::{Condvar, Mutex, MutexGuard, yield_now};
@@ -179,7 +180,9 @@ impl Writer {
                 yield_now();
                 (offset, ended) = segment.published();
             }
-            segment.sync(start..offset)?;
+            // With the frame that says where the segment ends, if it is there.
+            let pad = if ended { HEADER_LEN } else { 0 };
+            segment.sync(start..(offset + pad).min(segment.header.capacity as u32))?;
             durable = if ended { segment.limit() } else { segment.address(offset) };
             if durable >= address {
                 break;

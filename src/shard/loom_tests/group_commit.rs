@@ -109,3 +109,19 @@ fn what_is_acknowledged_is_on_the_disk_with_all_before_it() {
         check(&shard, &producers.map(|producer| producer.join().unwrap()), &[]);
     });
 }
+
+#[test]
+fn where_a_segment_ends_is_on_the_disk_before_anything_behind_it() {
+    let files = Files::new();
+    explore("a sync over a roll with a pad", move || {
+        let shard = files.shard(2 * FRAME + 32);
+        let first = segment(&shard, 0);
+        let producer = producer(&shard, [1]);
+        let appended = put(&shard, 2).unwrap();
+        shard.sync_to(appended.end).unwrap();
+        if appended.address >= first.limit() {
+            assert!(first.map.is_synced_to(first.map.len()), "all of it is durable");
+        }
+        check(&shard, &[producer.join().unwrap(), vec![(appended.address, 2)]], &[]);
+    });
+}
