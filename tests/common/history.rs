@@ -260,7 +260,8 @@ impl History {
             }
             Event::Failed { .. } => it.is_busy = false,
             Event::Checkpointed { number, .. } => it.checkpoint = it.checkpoint.max(Some(*number)),
-            _ => it.ended = Some(events),
+            // Again after a power cut has taken the checkpoint back.
+            _ => it.ended = it.ended.or(Some(events)),
         }
         self.consumers.insert(shard, it);
         for anomaly in wrong {

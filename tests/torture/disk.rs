@@ -1,0 +1,104 @@
+//! Disks that can be cut off from power: file systems in image files.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::common::files::scratch;
+use crate::say;
+
+/// Tells this program that it has mounts of its own.
+const OWN_MOUNTS: &str = "MILLSTREAM_OWN_MOUNTS";
+
+/// Says that something cannot be done here, which is no failure.
+pub(crate) fn skip(what: &str, why: &str) -> bool {
+    say(&format!("SKIP {what}: {}", why.trim().replace('\n', "; ")));
+    true
+}
+
+/// Runs this program again with mounts of its own, which end with it, however it ends: the loop
+/// devices with them. The outcome; none if this is that program.
+pub(crate) fn in_own_mounts(what: &str) -> Option<bool> {
+    if std::env::var_os(OWN_MOUNTS).is_some() {
+        return None;
+    }
+    let probe = Command::new("unshare").args(["-m", "true"]).output();
+    match probe {
+        Ok(probe) if probe.status.success() => {}
+        Ok(probe) => return Some(skip(what, &String::from_utf8_lossy(&probe.stderr))),
+        Err(error) => return Some(skip(what, &format!("unshare: {error}"))),
+    }
+    let again = Command::new("unshare")
+        .arg("-m")
+        .arg(std::env::current_exe().unwrap())
+        .args(std::env::args_os().skip(1))
+        .env(OWN_MOUNTS, "1")
+        .status();
+    Some(again.unwrap().success())
+}
+
+/// A mounted file system in a file.
+pub(crate) struct Disk {
+    directory: TempDir,
+    options: String,
+}
+
+/// What a command said if it failed.
+fn run(command: &str, arguments: &[&str]) -> Result<(), String> {
+    match Command::new(command).args(arguments).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{command}: {}", String::from_utf8_lossy(&output.stderr))),
+        Err(error) => Err(format!("{command}: {error}")),
+    }
+}
+
+impl Disk {
+    /// A new file system of this kind, mounted with these options.
+    pub(crate) fn new(kind: &str, options: &str) -> Result<Self, String> {
+        run("xfs_io", &["-V"])?;
+        let disk = Self { directory: scratch(), options: format!("loop,{options}") };
+        let image = disk.image();
+        let size = if kind == "xfs" { "300M" } else { "64M" };
+        run("truncate", &["-s", size, &image])?;
+        run(&format!("mkfs.{kind}"), &["-q", &image])?;
+        std::fs::create_dir(disk.path()).unwrap();
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    fn image(&self) -> String {
+        self.directory.path().join("image").to_str().unwrap().to_owned()
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().join("disk")
+    }
+
+    fn mount(&self) -> Result<(), String> {
+        run("mount", &["-o", &self.options, &self.image(), self.path().to_str().unwrap()])
+    }
+
+    fn unmount(&self) -> Result<(), String> {
+        run("umount", &[self.path().to_str().unwrap()])
+    }
+
+    /// Has everything lost that was not synced, and the file system mounted again. Whoever had a
+    /// file open on it must be dead by now: it would be told that its syncs succeed.
+    pub(crate) fn cut_power(&self) {
+        // Without a flush of the log.
+        run("xfs_io", &["-x", "-c", "shutdown", self.path().to_str().unwrap()]).unwrap();
+        self.unmount().unwrap();
+        self.mount().unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The loop device goes with the mount.
+        if let Err(error) = self.unmount() {
+            say(&error);
+        }
+    }
+}
