@@ -394,7 +394,9 @@ impl Claim {
         let place = self.window.word(self.offset as usize);
         self.offset += word.frame_len();
         self.ordinal += frames;
-        if self.offset == self.end {
+        if cfg!(millstream_bug = "relaxed_publish") {
+            place.store(word.0, Ordering::Relaxed);
+        } else if self.offset == self.end {
             place.swap(word.0, Ordering::SeqCst);
         } else {
             place.store(word.0, Ordering::Release);

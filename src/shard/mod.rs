@@ -200,6 +200,9 @@ impl Shard {
 
     /// Returns when everything below `address`, which was claimed, is durable.
     pub(crate) fn sync_to(&self, address: u64) -> Result<()> {
+        if cfg!(millstream_bug = "ack_before_sync") {
+            return Ok(());
+        }
         self.writer()?.sync_to(address)
     }
 

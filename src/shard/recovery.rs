@@ -231,6 +231,9 @@ fn truth(segment: &Segment, seal: Option<Seal>) -> (End, u64) {
     loop {
         let (at, step) = segment.next_whole(offset, limit);
         is_whole &= at == offset;
+        if cfg!(millstream_bug = "stops_at_hole") && !is_whole {
+            return (end, whole_to);
+        }
         offset = match step {
             Step::Record { header, next, .. } => {
                 end.durable = end.durable.max(header.durable);

@@ -81,7 +81,13 @@ impl Tail {
     #[inline]
     pub(crate) fn claim(&self, units: u32, frames: u32) -> Grant {
         let claim = u64::from(frames) << 32 | u64::from(units);
-        let mark = Mark(self.0.fetch_add(claim, Ordering::AcqRel));
+        let mark = if cfg!(millstream_bug = "claim_in_two_steps") {
+            let mark = self.mark();
+            self.0.store(mark.0 + claim, Ordering::Release);
+            mark
+        } else {
+            Mark(self.0.fetch_add(claim, Ordering::AcqRel))
+        };
         let start = mark.0 & UNITS;
         if start + u64::from(units) <= END {
             Grant::Place(mark)

@@ -114,7 +114,9 @@ impl Writer {
                     // If there was no room for a larger one, this one is still good for others;
                     // unless the larger one had taken its name already.
                     next.spare = too_small.filter(|(spare, _)| {
-                        recovery::is_still(&log.directory, Some(&spare.header)).unwrap_or(false)
+                        cfg!(millstream_bug = "spare_without_name")
+                            || recovery::is_still(&log.directory, Some(&spare.header))
+                                .unwrap_or(false)
                     });
                 })?;
                 (created, 0)
@@ -175,13 +177,19 @@ impl Writer {
             }
             let start = segment.offset(durable.max(segment.start()));
             let (mut offset, mut ended) = segment.published();
+            if cfg!(millstream_bug = "ack_own_bytes") {
+                offset = offset.max(segment.offset(address.min(segment.limit())));
+            }
             while !ended && segment.address(offset) < address {
                 // Somebody is writing before us.
                 yield_now();
                 (offset, ended) = segment.published();
             }
             // With the frame that says where the segment ends, if it is there.
-            let pad = if ended { HEADER_LEN } else { 0 };
+            let pad = match ended && cfg!(not(millstream_bug = "pad_not_synced")) {
+                true => HEADER_LEN,
+                false => 0,
+            };
             segment.sync(start..(offset + pad).min(segment.header.capacity as u32))?;
             durable = if ended { segment.limit() } else { segment.address(offset) };
             if durable >= address {

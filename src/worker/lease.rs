@@ -69,7 +69,7 @@ impl Lease {
         }
         // The file decides: it is where another owner leaves its epoch.
         let last = self.row.read()?;
-        if last.epoch != self.epoch {
+        if last.epoch != self.epoch && cfg!(not(millstream_bug = "epoch_not_checked")) {
             self.is_lost = true;
             return Err(Error::LeaseLost { shard: self.shard() });
         }
@@ -125,5 +125,6 @@ pub(super) fn may_begin(
     shards: &BTreeSet<ShardId>,
     ended: &BTreeSet<ShardId>,
 ) -> bool {
-    shard.parents().all(|parent| ended.contains(&parent) || !shards.contains(&parent))
+    cfg!(millstream_bug = "child_before_parent")
+        || shard.parents().all(|parent| ended.contains(&parent) || !shards.contains(&parent))
 }

@@ -160,6 +160,9 @@ impl<S: Source> ShardWorker<S> {
         let running = self.running.as_mut().expect("a processor takes the batch");
         let last = batch.last_sequence_number().expect("the batch has a record");
         let mut checkpointer = Checkpointer::new(&mut self.lease, Some(last));
+        if cfg!(millstream_bug = "checkpoint_before_processing") {
+            checkpointer.checkpoint()?;
+        }
         // A dead letter is passed over: it comes alone.
         if !self.search.is_dead(last) {
             self.search.try_batch(batch, running.delivered);

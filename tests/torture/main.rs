@@ -17,6 +17,7 @@ mod life;
 mod random;
 mod soak;
 mod syscalls;
+mod teeth;
 mod victim;
 
 use std::collections::BTreeMap;
@@ -32,7 +33,8 @@ usage: torture METHOD [--seed N] [--NAME VALUE]...
   powercut  [--cycles 20] [--disk ext4|xfs] [--options MOUNT_OPTIONS]
                                                     the same, and cut their disk off from power
   syscalls  [--rounds 1]                            have each call to the system fail once
-  soak      [--seconds 5]                           producers, workers, reshards, restarts";
+  soak      [--seconds 5]                           producers, workers, reshards, restarts
+  teeth     [--bug NAME] [--all 1]                  which seeded bug is caught by what";
 
 /// What a method is told, and what it says.
 pub(crate) struct Run {
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         "powercut" => kill::power_cut(&run),
         "syscalls" => syscalls::run(&run),
         "soak" => soak::run(&run),
+        "teeth" => teeth::run(&run),
         // So that a plain `cargo test` with all features tries it, whatever it filters.
         "" => kill::kill(&run),
         _ => {
