@@ -50,6 +50,9 @@
 
 mod error;
 mod format;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash_key;
 mod lineage;
 pub mod manual;

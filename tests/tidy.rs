@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each room of `src/` and the rooms that it may know. The words are the files at the top.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("words", &["words"]),
     ("os", &["os", "words"]),
     ("format", &["format", "words"]),
@@ -15,6 +15,10 @@ const EDGES: [(&str, &[&str]); 9] = [
     ("worker", &["worker", "stream", "os", "format", "words"]),
     ("verify", &["verify", "stream", "shard", "os", "format", "words"]),
     ("repair", &["repair", "verify", "stream", "shard", "os", "format", "words"]),
+    (
+        "fuzzing",
+        &["fuzzing", "worker", "repair", "verify", "stream", "shard", "os", "format", "words"],
+    ),
     ("front door", &["words", "os", "stream", "verify", "repair", "worker", "manual"]),
 ];
 /// Only these parts of a room are for the room named with them.
