@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::record::Key;
 
 /// A point on the ring of `0..=2^128-1`: the hash of a partition key, or one given outright.
 ///
@@ -136,12 +137,18 @@ pub enum HashAlgorithm {
 impl HashAlgorithm {
     /// The hash key of a partition key.
     pub fn hash(self, partition_key: &str) -> HashKey {
+        self.hash_key(Key::new(partition_key))
+    }
+
+    /// As `hash`, of a key whose XXH3 is known.
+    #[inline]
+    pub(crate) fn hash_key(self, key: Key<'_>) -> HashKey {
         match self {
-            Self::Xxh3_128 => HashKey(xxhash_rust::xxh3::xxh3_128(partition_key.as_bytes())),
+            Self::Xxh3_128 => HashKey(key.xxh3),
             #[cfg(feature = "md5")]
             Self::Md5 => {
                 use md5::Digest;
-                HashKey(u128::from_be_bytes(md5::Md5::digest(partition_key).into()))
+                HashKey(u128::from_be_bytes(md5::Md5::digest(key.text).into()))
             }
         }
     }

@@ -82,6 +82,21 @@ where
     }
 }
 
+/// A partition key, and the XXH3 of its text: taken once, it routes the record, and the checksum of
+/// its frame covers it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) xxh3: u128,
+}
+
+impl<'a> Key<'a> {
+    #[inline]
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self { text, xxh3: xxhash_rust::xxh3::xxh3_128(text.as_bytes()) }
+    }
+}
+
 /// The acknowledgement of a put: where the record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

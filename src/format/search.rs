@@ -9,7 +9,9 @@
 
 use std::ops::Range;
 
-use super::frame::{self, CHECKSUM_AT, Checksum, HEADER_LEN, Header, State, UNIT, Word};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::frame::{self, CHECKSUM_AT, HEADER_LEN, Header, State, UNIT, Word};
 use super::u32_at;
 
 /// No partition key has more bytes; one that claims to is not even looked at.
@@ -61,9 +63,10 @@ impl Search {
         let key_at = offset + HEADER_LEN;
         let data_at = key_at + u32::from(header.key_len);
         let key = &image.bytes[key_at as usize..data_at as usize];
-        let mut checksum = Checksum::new(image.salt, word, frame::stored_fields(frame), key);
-        self.cover(&mut checksum, image, data_at..key_at + word.len());
-        if checksum.finalize() != u32_at(frame, CHECKSUM_AT as usize) {
+        let data_sum = self.data_sum(image, data_at..key_at + word.len());
+        let fields = frame::stored_fields(frame);
+        let checksum = frame::checksum(image.salt, word, fields, xxh3_128(key), data_sum);
+        if checksum != u32_at(frame, CHECKSUM_AT as usize) {
             self.in_vain += frame.len() as u64;
             return None;
         }
@@ -81,22 +84,23 @@ impl Search {
         places.find_map(|at| Some((at, self.frame_at(image, at)?)))
     }
 
-    /// Covers a part of the image by a checksum.
-    fn cover(&mut self, checksum: &mut Checksum, image: Image<'_>, range: Range<u32>) {
+    /// The sum of data in the image.
+    fn data_sum(&mut self, image: Image<'_>, range: Range<u32>) -> u32 {
         let bytes = |range: Range<u32>| &image.bytes[range.start as usize..range.end as usize];
         // What the table has: whole units.
         let (start, end) = (range.start.next_multiple_of(UNIT), range.end / UNIT * UNIT);
-        if self.in_vain <= image.bytes.len() as u64 || start >= end {
-            return checksum.update(bytes(range));
+        if self.in_vain <= image.bytes.len() as u64 || range.len() <= frame::MAX_SHORT {
+            return frame::data_sum(bytes(range));
         }
         let sums = self.sums.get_or_insert_with(|| Sums::new(image.bytes));
-        checksum.update(bytes(range.start..start));
-        checksum.carry(|before| sums.extend(before, start..end));
-        checksum.update(bytes(end..range.end));
+        let before = crc32fast::hash(bytes(range.start..start));
+        let mut crc = crc32fast::Hasher::new_with_initial(sums.extend(before, start..end));
+        crc.update(bytes(end..range.end));
+        crc.finalize()
     }
 }
 
-/// The checksums of everything before each multiple of 32 bytes.
+/// The CRC-32 of everything before each multiple of 32 bytes.
 #[derive(Debug)]
 struct Sums(Vec<u32>);
 
@@ -111,11 +115,11 @@ impl Sums {
         Self(sums)
     }
 
-    /// The checksum of what `checksum` is of and these bytes behind it.
-    fn extend(&self, checksum: u32, range: Range<u32>) -> u32 {
-        // A checksum is linear: that of a stretch is the difference between those that end and
-        // begin with it, the latter carried over the stretch.
-        let before = checksum ^ self.0[(range.start / UNIT) as usize];
+    /// The CRC-32 of what `crc` is of and these bytes behind it.
+    fn extend(&self, crc: u32, range: Range<u32>) -> u32 {
+        // A CRC is linear: that of a stretch is the difference between those that end and begin
+        // with it, the latter carried over the stretch.
+        let before = crc ^ self.0[(range.start / UNIT) as usize];
         let mut carried = crc32fast::Hasher::new_with_initial_len(before, 0);
         let stretch = u64::from(range.end - range.start);
         carried.combine(&crc32fast::Hasher::new_with_initial_len(0, stretch));
@@ -137,9 +141,9 @@ mod tests {
         let address = BASE + u64::from(offset);
         let header = Header { address, arrival_ms: 1, key_len: 3, ordinal: 0, durable: 0 };
         let (key, data) = body.split_at(3);
-        let mut checksum = Checksum::new(SALT, word, header.fields(), key);
-        checksum.update(data);
-        let header = header_bytes(word, checksum.finalize(), header.fields());
+        let (key, sum) = (xxh3_128(key), frame::data_sum(data));
+        let checksum = frame::checksum(SALT, word, header.fields(), key, sum);
+        let header = header_bytes(word, checksum, header.fields());
         let frame = &mut image[offset as usize..][..word.frame_len() as usize];
         frame[..HEADER_LEN as usize].copy_from_slice(&header);
         frame[HEADER_LEN as usize..][..body.len()].copy_from_slice(body);

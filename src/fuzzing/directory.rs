@@ -11,7 +11,7 @@ use crate::format::put;
 use crate::format::segment_header::{SEAL_AT, SEAL_LEN, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::hash_key::HashKey;
 use crate::position::{ShardId, StartingPosition};
-use crate::record::{Batch, Durability, Limit, PutRecord};
+use crate::record::{Batch, Durability, Key, Limit, PutRecord};
 use crate::repair::{plan_repair, repair};
 use crate::shard::cursor::Place;
 use crate::shard::index::Index;
@@ -60,7 +60,7 @@ pub fn segment(input: &[u8]) {
     let _ = Shard::open_read_only(log()).and_then(|shard| look(&shard));
     let _ = Shard::open(log()).and_then(|shard| {
         let before = look(&shard);
-        let appended = shard.append("key", b"data", 1)?;
+        let appended = shard.append(Key::new("key"), b"data", 1)?;
         let at = Place { address: appended.address, segment: None };
         assert_eq!(shard.read(&at, Limit::records(1))?.records.len(), 1, "what is put is there");
         if let Ok(before) = before {

@@ -9,11 +9,13 @@ mod operations;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use xxhash_rust::xxh3::xxh3_128;
+
 pub use directory::{directory, segment};
 pub use operations::operations;
 
 use crate::format::control_row::{self, ROW_LEN, RowKey, SLOT_LEN};
-use crate::format::frame::{self, Checksum, HEADER_LEN, Header, UNIT, Word};
+use crate::format::frame::{self, HEADER_LEN, Header, UNIT, Word};
 use crate::format::manifest::Manifest;
 use crate::format::search::{Image, Search};
 use crate::format::{put, u32_at};
@@ -71,9 +73,8 @@ fn repair_frame(bytes: &mut [u8], address: u64, salt: u32) {
     let body = HEADER_LEN as usize..(HEADER_LEN + len) as usize;
     let key_len = usize::from(Header::decode(bytes).key_len).min(body.len());
     let (key, data) = bytes[body].split_at(key_len);
-    let mut checksum = Checksum::new(salt, word, frame::stored_fields(bytes), key);
-    checksum.update(data);
-    let checksum = checksum.finalize();
+    let (fields, key, sum) = (frame::stored_fields(bytes), xxh3_128(key), frame::data_sum(data));
+    let checksum = frame::checksum(salt, word, fields, key, sum);
     put(bytes, 4..8, &checksum.to_le_bytes());
 }
 

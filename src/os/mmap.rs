@@ -81,13 +81,15 @@ impl Map {
     /// What lies outside of the map is left out.
     #[inline]
     pub(crate) fn prefetch(&self, at: usize, end: usize) {
-        for line in (at..end.min(self.len())).step_by(64) {
+        let (mut line, end) = (at, end.min(self.len()));
+        while line < end {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: in bounds; a hint, which reads and writes nothing.
             unsafe {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
                 _mm_prefetch::<_MM_HINT_T0>(self.0.as_ptr().add(line).cast());
             }
+            line += 64;
         }
     }
 
@@ -166,13 +168,15 @@ impl Window {
     /// What lies outside of the map is left out.
     #[inline]
     pub(crate) fn prefetch(&self, at: usize, end: usize) {
-        for line in (at..end.min(self.len)).step_by(64) {
+        let (mut line, end) = (at, end.min(self.len));
+        while line < end {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: in bounds; a hint, which reads and writes nothing.
             unsafe {
                 use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
                 _mm_prefetch::<_MM_HINT_ET0>(self.start.add(line).cast_const().cast());
             }
+            line += 64;
         }
     }
 

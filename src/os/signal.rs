@@ -1,13 +1,12 @@
 //! Sleep until something happens: a [`Bell`] for each thing, an [`Event`] for each sleeper.
 //!
 //! The one who makes news changes the state first and rings then; the one who wants to sleep
-//! listens first and looks at the state then. With a full fence between the two steps on both
-//! sides, one of them sees the other: no wake-up is lost, and a ring without sleepers is one load.
+//! listens first and looks at the state then. Both take the lock of the bell in between, so one of
+//! them sees the other, and no wake-up is lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::os::sync::atomic::{AtomicUsize, Ordering, fence};
 use crate::os::sync::{Condvar, Mutex};
 
 /// What one sleeper sleeps on.
@@ -48,76 +47,39 @@ impl Event {
     }
 }
 
-/// Rings when it is dropped, in a panic too.
-#[derive(Debug)]
-pub(crate) struct RingAtLast<'a>(&'a Bell);
-
-impl Drop for RingAtLast<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.ring_fenced();
-    }
-}
-
 /// What sleepers listen to.
+///
+/// Whoever makes news that are seldom just rings. One who makes them all the time is told by a flag
+/// of its own whether anybody listens: the flag is raised and lowered under the lock of the bell.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
-    /// The length of `listeners`. Written under its lock; read by every ring without it: the
-    /// fences in `ring` and `listen` order it against the news.
-    sleepers: AtomicUsize,
     listeners: Mutex<Vec<Arc<Event>>>,
 }
 
 impl Bell {
-    /// Notifies and forgets every listener. The caller has published the news before.
-    pub(crate) fn ring(&self) {
-        fence(Ordering::SeqCst);
-        self.ring_fenced();
-    }
-
-    /// As `ring`, for a caller whose news was published by a sequentially consistent
-    /// read-modify-write. That is no fence, but this load comes behind it in the one order of all
-    /// sequentially consistent operations, in which `listen` has its fence.
-    #[inline]
-    pub(crate) fn ring_fenced(&self) {
-        // Models take such operations for less than they are.
-        #[cfg(loom)]
-        fence(Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
-            self.notify_all();
-        }
-    }
-
-    /// Does `ring_fenced` when it is dropped.
-    #[inline]
-    pub(crate) fn ring_at_last(&self) -> RingAtLast<'_> {
-        RingAtLast(self)
-    }
-
+    /// Notifies and forgets every listener, and lowers the flag, if there is one. The caller has
+    /// published the news before.
     #[cold]
-    fn notify_all(&self) {
+    pub(crate) fn ring(&self, lower: impl FnOnce()) {
         let mut listeners = self.listeners.lock();
-        self.sleepers.store(0, Ordering::Relaxed);
+        lower();
         for event in listeners.drain(..) {
             event.notify();
         }
     }
 
-    /// Notifies `event` at the next ring. The caller looks for news afterwards, before it sleeps.
-    pub(crate) fn listen(&self, event: &Arc<Event>) {
+    /// Notifies `event` at the next ring, and raises the flag, if there is one. The caller looks
+    /// for news afterwards, before it sleeps.
+    pub(crate) fn listen(&self, event: &Arc<Event>, raise: impl FnOnce()) {
         let mut listeners = self.listeners.lock();
         if !listeners.iter().any(|other| Arc::ptr_eq(other, event)) {
             listeners.push(Arc::clone(event));
-            self.sleepers.store(listeners.len(), Ordering::Relaxed);
         }
-        drop(listeners);
-        fence(Ordering::SeqCst);
+        raise();
     }
 
     /// Does not notify `event` any more.
     pub(crate) fn forget(&self, event: &Arc<Event>) {
-        let mut listeners = self.listeners.lock();
-        listeners.retain(|other| !Arc::ptr_eq(other, event));
-        self.sleepers.store(listeners.len(), Ordering::Relaxed);
+        self.listeners.lock().retain(|other| !Arc::ptr_eq(other, event));
     }
 }

@@ -28,7 +28,8 @@ fn explore_to(interruptions: Option<usize>, what: &str, model: impl Fn() + Send 
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 10_000;
     // The environment may set a bound for all models: LOOM_MAX_PREEMPTIONS.
-    builder.preemption_bound = interruptions.or(builder.preemption_bound);
+    let bounds = [interruptions, builder.preemption_bound];
+    builder.preemption_bound = bounds.into_iter().flatten().min();
     let bound = builder.preemption_bound;
     let started = Instant::now();
     builder.check(move || {

@@ -356,10 +356,10 @@ fn void_frames(finding: &Finding) -> Result<Remedy> {
             let frames = finding.records.unwrap_or(1);
             let lost = Lost { salt, address, len: finding.len, ordinal, frames };
             // What was there stays, as the body of frames that say that it is nothing.
-            let headers = lost.void_frames(|checksum, body| {
+            let headers = lost.void_frames(|sum, body| {
                 let body = finding.offset + body.start..finding.offset + body.end;
                 quarantine::for_each_piece(&file, path, body, |_, piece| {
-                    checksum.update(piece);
+                    sum.add(piece);
                     Ok(())
                 })
             })?;

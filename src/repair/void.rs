@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::path::Path;
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use crate::error::Result;
-use crate::format::frame::{self, Checksum, HEADER_LEN, Header, MAX_LEN, State, UNIT, Word};
+use crate::format::frame::{self, DataSum, HEADER_LEN, Header, MAX_LEN, State, UNIT, Word};
 use crate::format::put;
 use crate::format::segment_header::{
     End, SEAL_AT, SEAL_LEN, SEGMENT_HEADER_LEN, Seal, SealKind, SegmentHeader,
@@ -29,11 +31,11 @@ pub(super) struct Lost {
 }
 
 impl Lost {
-    /// Void frames that cover all of the place: their headers, and where. `body` covers the bytes
-    /// in this range of the place by a checksum.
+    /// Void frames that cover all of the place: their headers, and where. `body` adds the bytes in
+    /// this range of the place to a sum.
     pub(super) fn void_frames(
         &self,
-        mut body: impl FnMut(&mut Checksum, Range<u64>) -> Result<()>,
+        mut body: impl FnMut(&mut DataSum, Range<u64>) -> Result<()>,
     ) -> Result<Vec<(u64, FrameHeader)>> {
         let mut headers = Vec::new();
         let (mut at, mut ordinal, mut frames) = (0, self.ordinal, self.frames);
@@ -65,11 +67,12 @@ fn finish(
     salt: u32,
     word: Word,
     header: Header,
-    body: impl FnOnce(&mut Checksum) -> Result<()>,
+    body: impl FnOnce(&mut DataSum) -> Result<()>,
 ) -> Result<FrameHeader> {
-    let mut checksum = Checksum::new(salt, word, header.fields(), &[]);
-    body(&mut checksum)?;
-    Ok(frame::header_bytes(word, checksum.finalize(), header.fields()))
+    let mut sum = DataSum::new(word.len());
+    body(&mut sum)?;
+    let checksum = frame::checksum(salt, word, header.fields(), xxh3_128(&[]), sum.finish());
+    Ok(frame::header_bytes(word, checksum, header.fields()))
 }
 
 /// A segment of which nothing is left; its numbers stay given out.
@@ -99,12 +102,12 @@ impl VoidSegment {
         let start = u64::from(SEGMENT_HEADER_LEN);
         let (address, len) = (base + start, capacity - start);
         let lost = Lost { salt, address, len, ordinal: 0, frames: u64::from(frames) };
-        let headers = lost.void_frames(|checksum, body| {
+        let headers = lost.void_frames(|sum, body| {
             let zeros = vec![0; 1 << 20];
             let mut left = body.end - body.start;
             while left > 0 {
                 let piece = left.min(zeros.len() as u64);
-                checksum.update(&zeros[..piece as usize]);
+                sum.add(&zeros[..piece as usize]);
                 left -= piece;
             }
             Ok(())

@@ -1,23 +1,10 @@
-//! Append: claim, write, publish.
-//!
-//! The segments that are being written stand in a ring of [`SLOTS`] slots. Producers claim at the
-//! tail of the active slot; whoever finds it used up rolls to the next one, under a lock, while
-//! late claims still arrive at the old one and find nothing. A slot is taken over only when
-//! everything in its segment is published, so the holder of an unpublished claim may use the
-//! slot's window, and nobody else does.
+//! Append: what the holder of a claim does, write and publish.
 
-use std::sync::Arc;
+use crate::format::frame::{self, CHECKSUM_AT, DataSum, HEADER_LEN, Header, State, Word};
+use crate::os::mmap::Window;
+use crate::os::sync::atomic::Ordering;
+use crate::record::Key;
 
-use crate::format::frame::{CHECKSUM_AT, Checksum, HEADER_LEN, Header, State, UNIT, Word};
-use crate::os::mmap::{Window, WindowCell};
-use crate::os::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::shard::segment::Segment;
-use crate::shard::tail::{Grant, Mark, Tail};
-
-/// How many segments of a shard may be written at the same time: the active one, and those in
-/// which a slow producer has not published yet. Rolling on waits for the slowest.
-/// (Models have fewer, so that they come around.)
-pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 4 };
 /// A record longer than this is copied in pieces of this size, each one checksummed while it is in
 /// the cache: a copy of 2 KiB and more is many times slower for some distances between source and
 /// destination, a whole one would be read from memory twice.
@@ -28,258 +15,40 @@ const FETCHED_AHEAD: usize = 2048;
 /// Of a longer frame not more is fetched: copying it fetches the rest as fast.
 const MAX_FETCHED: usize = 4096;
 
-/// A producer that crosses a multiple of so many bytes asks for maintenance: sixteen times in a
-/// segment, so that what is asked for is done long before it is needed; in a small one less often,
-/// but at least once before it is three quarters full.
-pub(crate) fn maintenance_distance(capacity: u64) -> u32 {
-    let half = 1 << (capacity.ilog2() - 1);
-    (capacity as u32 / 16).next_power_of_two().max(64 << 10).min(half)
-}
-
-/// The place of a segment that is being written.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    pub(crate) tail: Tail,
-    /// These five are stored by the roll before it opens the tail, and loaded by holders of
-    /// claims; the tail orders them (see there), so relaxed order suffices.
-    window: WindowCell,
-    base: AtomicU64,
-    capacity: AtomicU64,
-    salt: AtomicU32,
-    maintain_every: AtomicU32,
-    /// Where the segment ends, as a mark plus one; 0 until that is known. Stored with release by
-    /// the one claim that crosses the end; loaded with acquire by the roll and by maintenance.
-    end: AtomicU64,
-}
-
-impl Slot {
-    fn new() -> Self {
-        Self {
-            tail: Tail::shut(),
-            window: WindowCell::default(),
-            base: AtomicU64::new(0),
-            capacity: AtomicU64::new(0),
-            salt: AtomicU32::new(0),
-            maintain_every: AtomicU32::new(0),
-            end: AtomicU64::new(0),
-        }
-    }
-
-    /// Where the segment ends, once a claim has crossed its end.
-    pub(crate) fn end(&self) -> Option<Mark> {
-        match self.end.load(Ordering::Acquire) {
-            0 => None,
-            mark => Some(Mark::from_raw(mark - 1)),
-        }
-    }
-
-    fn set_end(&self, mark: Mark) {
-        self.end.store(mark.raw() + 1, Ordering::Release);
-    }
-
-    /// Shows a segment to producers, who write to it from `offset` on.
-    fn bind(&self, segment: &Segment, offset: u32, frames: u32) {
-        self.window.set(segment.map.window());
-        self.base.store(segment.header.base, Ordering::Relaxed);
-        self.capacity.store(segment.header.capacity, Ordering::Relaxed);
-        self.salt.store(segment.header.salt, Ordering::Relaxed);
-        let maintain_every = maintenance_distance(segment.header.capacity);
-        self.maintain_every.store(maintain_every, Ordering::Relaxed);
-        self.end.store(0, Ordering::Relaxed);
-        self.tail.open(Mark::new(segment.header.capacity, u64::from(offset), frames));
-    }
-
-    /// What a claim in this slot got.
-    #[inline]
-    fn claim(&self, mark: Mark, len: u64) -> Claim {
-        let capacity = self.capacity.load(Ordering::Relaxed);
-        let remaining = mark.remaining().expect("a claim lies in its segment");
-        let offset = (capacity - remaining) as u32;
-        let end = offset + len as u32;
-        let maintain_every = self.maintain_every.load(Ordering::Relaxed);
-        Claim {
-            window: self.window.get(),
-            base: self.base.load(Ordering::Relaxed),
-            salt: self.salt.load(Ordering::Relaxed),
-            offset,
-            end,
-            ordinal: mark.frames(),
-            maintain: ((offset - 1) ^ (end - 1)) >= maintain_every,
-        }
-    }
-}
-
-/// What a claim of a certain place got.
-#[derive(Debug)]
-pub(crate) enum ClaimAt {
-    /// The place.
-    Granted(Claim),
-    /// Nothing: the tail is somewhere else.
-    Moved,
-    /// Nothing: the segment has ended, or has too little left.
-    NoRoom,
-}
-
-/// The ring of slots.
-#[derive(Debug)]
-pub(crate) struct Ring {
-    slots: [Slot; SLOTS],
-    /// Counts the segments; the active one is in the slot with this number modulo [`SLOTS`].
-    /// Stored by the roll, with release, after the slot is open; loaded by producers.
-    active: AtomicUsize,
-}
-
-/// Which segments are in the ring. Whoever has it under its lock is the one who may move the ring
-/// on.
-#[derive(Debug, Default)]
-pub(crate) struct Bound {
-    /// The segment of each slot, until all of it is published.
-    segments: [Option<Arc<Segment>>; SLOTS],
-    /// The count of the oldest segment that is still in the ring.
-    oldest: usize,
-}
-
-impl Ring {
-    /// A ring without segments: the first claim rolls.
-    pub(crate) fn new() -> Self {
-        Self { slots: std::array::from_fn(|_| Slot::new()), active: AtomicUsize::new(0) }
-    }
-
-    /// Claims `len` bytes, a multiple of 32, for so many frames; none if the active segment has
-    /// ended: then somebody has to roll.
-    #[inline]
-    pub(crate) fn claim(&self, len: u32, frames: u32) -> Option<Claim> {
-        let slot = &self.slots[self.active.load(Ordering::Acquire) % SLOTS];
-        match slot.tail.claim(len / UNIT, frames) {
-            Grant::Place(mark) => Some(slot.claim(mark, u64::from(len))),
-            Grant::LastPlace(mark) => {
-                self.finish(slot, mark);
-                None
-            }
-            Grant::Beyond => None,
-        }
-    }
-
-    /// Claims `len` bytes, a multiple of 32, for one frame at `address`, if that is where the tail
-    /// of the active segment is.
-    pub(crate) fn claim_at(&self, address: u64, len: u32) -> ClaimAt {
-        let slot = self.active_slot();
-        let mark = slot.tail.mark();
-        let Some(remaining) = mark.remaining().filter(|remaining| u64::from(len) <= *remaining)
-        else {
-            return ClaimAt::NoRoom;
-        };
-        let limit = slot.base.load(Ordering::Relaxed) + slot.capacity.load(Ordering::Relaxed);
-        if limit - remaining != address || !slot.tail.claim_at(mark, len / UNIT) {
-            return ClaimAt::Moved;
-        }
-        let claim = slot.claim(mark, u64::from(len));
-        // If the slot has gone to another segment since, with the tail at the same mark, this place
-        // is granted there. It is given up.
-        if claim.address() == address { ClaimAt::Granted(claim) } else { ClaimAt::Moved }
-    }
-
-    /// Ends the segment of a slot where the caller's claim says.
-    #[cold]
-    fn finish(&self, slot: &Slot, mark: Mark) {
-        // While there is something to pad, the pad is an unpublished claim, and the slot stays.
-        let pad = (mark.remaining() != Some(0)).then(|| slot.claim(mark, u64::from(HEADER_LEN)));
-        slot.set_end(mark);
-        if let Some(mut pad) = pad {
-            pad.fill_rest(State::Pad, 0, 0);
-        }
-    }
-
-    /// The slot that producers claim in.
-    pub(crate) fn active_slot(&self) -> &Slot {
-        &self.slots[self.active.load(Ordering::Acquire) % SLOTS]
-    }
-
-    /// The segment that producers write to, and its slot.
-    pub(crate) fn active<'a>(&'a self, bound: &'a Bound) -> Option<(&'a Arc<Segment>, &'a Slot)> {
-        let at = self.active.load(Ordering::Relaxed) % SLOTS;
-        Some((bound.segments[at].as_ref()?, &self.slots[at]))
-    }
-
-    /// The oldest segment that is not finished yet, with its slot.
-    pub(crate) fn oldest<'a>(&'a self, bound: &'a Bound) -> Option<(&'a Arc<Segment>, &'a Slot)> {
-        let at = bound.oldest % SLOTS;
-        Some((bound.segments[at].as_ref()?, &self.slots[at]))
-    }
-
-    /// All segments in the ring, oldest first.
-    pub(crate) fn segments(&self, bound: &Bound) -> Vec<Arc<Segment>> {
-        let active = self.active.load(Ordering::Relaxed);
-        (bound.oldest..=active).filter_map(|i| bound.segments[i % SLOTS].clone()).collect()
-    }
-
-    /// Takes the oldest segment, all of which is published, out of the ring.
-    pub(crate) fn retire(&self, bound: &mut Bound) -> Option<Arc<Segment>> {
-        let at = bound.oldest % SLOTS;
-        let segment = bound.segments[at].take()?;
-        bound.oldest += 1;
-        Some(segment)
-    }
-
-    /// Whether the next roll needs a slot that is not free.
-    pub(crate) fn is_full(&self, bound: &Bound) -> bool {
-        bound.segments[(self.active.load(Ordering::Relaxed) + 1) % SLOTS].is_some()
-    }
-
-    /// Makes this the active segment, from `offset` on. The one before has ended, and the next
-    /// slot is free.
-    pub(crate) fn bind(&self, bound: &mut Bound, segment: Arc<Segment>, offset: u32, frames: u32) {
-        let next = self.active.load(Ordering::Relaxed) + 1;
-        if bound.segments.iter().all(Option::is_none) {
-            bound.oldest = next;
-        }
-        self.slots[next % SLOTS].bind(&segment, offset, frames);
-        assert!(bound.segments[next % SLOTS].replace(segment).is_none(), "the slot is free");
-        self.active.store(next, Ordering::Release);
-    }
-
-    /// Ends the active segment here, so that nothing more is granted until the next `bind`. It has
-    /// ended already if a claim has crossed its end; then that claim says where.
-    pub(crate) fn end_active(&self) {
-        let slot = self.active_slot();
-        if let Some(mark) = slot.tail.claim_rest() {
-            self.finish(slot, mark);
-        }
-    }
-
-    /// Claims all the rest of the active segment without ending it: the stream may go on there
-    /// when it is opened again. No producer is at work. None if it has ended.
-    pub(crate) fn pause_active(&self) -> Option<Mark> {
-        self.active_slot().tail.claim_rest()
-    }
-
-    /// Forgets the claims that came after the end. They add up in the tail while rolling fails.
-    pub(crate) fn forget_late_claims(&self, _bound: &Bound) {
-        let slot = self.active_slot();
-        if slot.tail.mark().remaining().is_none() {
-            slot.tail.claim_rest();
-        }
-    }
-}
-
 /// Where a record's data comes from.
 pub(crate) trait Fill {
-    /// Puts the data in its place, which holds zeros, and covers it by the checksum.
-    fn fill(self, place: &mut [u8], checksum: &mut Checksum);
+    /// Puts the data in its place, which holds zeros, and says its sum.
+    fn fill(self, place: &mut [u8]) -> u32;
 }
 
 /// Data that is copied.
-impl Fill for &[u8] {
+pub(crate) struct Copied<'a> {
+    data: &'a [u8],
+    /// The sum of data that are not copied in pieces. It is taken before there is a claim: what is
+    /// behind a claim waits for it.
+    sum: Option<u32>,
+}
+
+impl<'a> Copied<'a> {
     #[inline]
-    fn fill(self, place: &mut [u8], checksum: &mut Checksum) {
-        if self.len() <= PIECE {
-            place.copy_from_slice(self);
-            return checksum.update(self);
+    pub(crate) fn new(data: &'a [u8]) -> Self {
+        Self { data, sum: (data.len() <= PIECE).then(|| frame::data_sum(data)) }
+    }
+}
+
+impl Fill for Copied<'_> {
+    #[inline]
+    fn fill(self, place: &mut [u8]) -> u32 {
+        if let Some(sum) = self.sum {
+            place.copy_from_slice(self.data);
+            return sum;
         }
-        for (piece, place) in self.chunks(PIECE).zip(place.chunks_mut(PIECE)) {
+        let mut sum = DataSum::new(self.data.len() as u32);
+        for (piece, place) in self.data.chunks(PIECE).zip(place.chunks_mut(PIECE)) {
             place.copy_from_slice(piece);
-            checksum.update(piece);
+            sum.add(piece);
         }
+        sum.finish()
     }
 }
 
@@ -287,9 +56,9 @@ impl Fill for &[u8] {
 pub(crate) struct InPlace<F>(pub(crate) F);
 
 impl<F: FnOnce(&mut [u8])> Fill for InPlace<F> {
-    fn fill(self, place: &mut [u8], checksum: &mut Checksum) {
+    fn fill(self, place: &mut [u8]) -> u32 {
         self.0(place);
-        checksum.update(place);
+        frame::data_sum(place)
     }
 }
 
@@ -297,50 +66,77 @@ impl<F: FnOnce(&mut [u8])> Fill for InPlace<F> {
 struct Leftovers;
 
 impl Fill for Leftovers {
-    fn fill(self, place: &mut [u8], checksum: &mut Checksum) {
-        checksum.update(place);
+    fn fill(self, place: &mut [u8]) -> u32 {
+        frame::data_sum(place)
     }
 }
 
 /// A place for frames that is the holder's alone. What is not published when it is dropped is
 /// published as void, so that nobody waits for it.
 #[derive(Debug)]
-pub(crate) struct Claim {
-    window: Window,
-    base: u64,
-    salt: u32,
+pub(crate) struct Claim(pub(super) Claimed);
+
+/// What a claim got, and what is left of it.
+#[derive(Clone, Debug)]
+pub(super) struct Claimed {
+    pub(super) window: Window,
+    pub(super) base: u64,
+    pub(super) salt: u32,
     /// Where the next frame goes.
-    offset: u32,
+    pub(super) offset: u32,
     /// Where the claimed place ends.
-    end: u32,
-    ordinal: u32,
+    pub(super) end: u32,
+    pub(super) ordinal: u32,
     /// The claim has reached the place where somebody should see to the pages that come next.
-    maintain: bool,
+    pub(super) maintain: bool,
+    /// Somebody sleeps until it is published.
+    pub(super) is_awaited: bool,
 }
 
 impl Claim {
-    /// The address of the next frame.
-    #[inline]
-    pub(crate) fn address(&self) -> u64 {
-        self.base + u64::from(self.offset)
-    }
-
     /// The address behind the claimed place.
+    #[inline]
     pub(crate) fn end_address(&self) -> u64 {
-        self.base + u64::from(self.end)
+        self.0.base + u64::from(self.0.end)
     }
 
     /// Whether this claim is the one that asks for maintenance.
     #[inline]
     pub(crate) fn asks_for_maintenance(&self) -> bool {
-        self.maintain
+        self.0.maintain
+    }
+
+    /// Whether somebody is to be woken when it is published.
+    #[inline]
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.is_awaited
     }
 
     /// Writes the next frame and publishes it: its address.
     #[inline]
     pub(crate) fn publish(
         &mut self,
-        key: &[u8],
+        key: Key<'_>,
+        data_len: usize,
+        arrival_ms: u64,
+        durable: u64,
+        data: impl Fill,
+    ) -> u64 {
+        self.0.publish(key, data_len, arrival_ms, durable, data)
+    }
+}
+
+impl Claimed {
+    /// The address of the next frame.
+    #[inline]
+    pub(super) fn address(&self) -> u64 {
+        self.base + u64::from(self.offset)
+    }
+
+    #[inline]
+    fn publish(
+        &mut self,
+        key: Key<'_>,
         data_len: usize,
         arrival_ms: u64,
         durable: u64,
@@ -349,9 +145,9 @@ impl Claim {
         let address = self.address();
         self.reserve();
         let ahead = self.offset as usize + FETCHED_AHEAD;
-        self.window.prefetch(ahead, ahead + (key.len() + data_len + 32).min(MAX_FETCHED));
-        let word = Word::new(State::Published, (key.len() + data_len) as u32);
-        let (key_len, ordinal) = (key.len() as u16, self.ordinal);
+        self.window.prefetch(ahead, ahead + (key.text.len() + data_len + 32).min(MAX_FETCHED));
+        let word = Word::new(State::Published, (key.text.len() + data_len) as u32);
+        let (key_len, ordinal) = (key.text.len() as u16, self.ordinal);
         let header = Header { address, arrival_ms, key_len, ordinal, durable };
         self.write(word, header, key, data);
         self.release(word, 1);
@@ -360,9 +156,8 @@ impl Claim {
 
     /// Writes everything of a frame but its word.
     #[inline]
-    fn write(&self, word: Word, header: Header, key: &[u8], data: impl Fill) {
+    fn write(&self, word: Word, header: Header, key: Key<'_>, data: impl Fill) {
         let fields = header.fields();
-        let mut checksum = Checksum::new(self.salt, word, fields, key);
         let at = (self.offset + CHECKSUM_AT) as usize;
         let len = (HEADER_LEN - CHECKSUM_AT + word.len()) as usize;
         self.window.with_bytes(at, len, |bytes| {
@@ -371,10 +166,11 @@ impl Claim {
             for (place, field) in places.chunks_exact_mut(8).zip(fields) {
                 place.copy_from_slice(&field.to_le_bytes());
             }
-            let (key_place, data_place) = body.split_at_mut(key.len());
-            key_place.copy_from_slice(key);
-            data.fill(data_place, &mut checksum);
-            crc.copy_from_slice(&checksum.finalize().to_le_bytes());
+            let (key_place, data_place) = body.split_at_mut(key.text.len());
+            key_place.copy_from_slice(key.text.as_bytes());
+            let data_sum = data.fill(data_place);
+            let checksum = frame::checksum(self.salt, word, fields, key.xxh3, data_sum);
+            crc.copy_from_slice(&checksum.to_le_bytes());
         });
     }
 
@@ -386,25 +182,18 @@ impl Claim {
         self.window.word(self.offset as usize).store(word.0, Ordering::Release);
     }
 
-    /// Publishes the frame at `offset`, which is written, and goes on behind it. The last one of a
-    /// claim by a sequentially consistent exchange, so that whoever looks for sleepers next needs
-    /// no fence.
+    /// Publishes the frame at `offset`, which is written, and goes on behind it.
     #[inline]
     fn release(&mut self, word: Word, frames: u32) {
-        let place = self.window.word(self.offset as usize);
+        let is_relaxed = cfg!(millstream_bug = "relaxed_publish");
+        let order = if is_relaxed { Ordering::Relaxed } else { Ordering::Release };
+        self.window.word(self.offset as usize).store(word.0, order);
         self.offset += word.frame_len();
         self.ordinal += frames;
-        if cfg!(millstream_bug = "relaxed_publish") {
-            place.store(word.0, Ordering::Relaxed);
-        } else if self.offset == self.end {
-            place.swap(word.0, Ordering::SeqCst);
-        } else {
-            place.store(word.0, Ordering::Release);
-        }
     }
 
     /// Publishes a frame without a record, for so many claimed frames.
-    fn fill_rest(&mut self, state: State, len: u32, frames: u32) {
+    pub(super) fn fill_rest(&mut self, state: State, len: u32, frames: u32) {
         let word = Word::new(state, len);
         let header = Header {
             address: self.address(),
@@ -413,16 +202,24 @@ impl Claim {
             ordinal: self.ordinal,
             durable: 0,
         };
-        self.write(word, header, &[], Leftovers);
+        self.write(word, header, Key::new(""), Leftovers);
         self.release(word, frames);
+    }
+
+    /// Publishes what is left as void: one frame stands for all of it. By value, so that a claim
+    /// that nobody gives up can stay in registers.
+    #[cold]
+    fn give_up(mut self) {
+        self.fill_rest(State::Void, self.end - self.offset - HEADER_LEN, 1);
     }
 }
 
 impl Drop for Claim {
+    #[inline]
     fn drop(&mut self) {
-        if self.offset < self.end {
-            // Whoever filled the place in panicked; one frame stands for all that are left.
-            self.fill_rest(State::Void, self.end - self.offset - HEADER_LEN, 1);
+        if self.0.offset < self.0.end {
+            // Whoever filled the place in panicked.
+            self.0.clone().give_up();
         }
     }
 }

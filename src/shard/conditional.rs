@@ -5,7 +5,9 @@
 //! the place was expected.
 
 use crate::error::Result;
-use crate::shard::append::{Claim, ClaimAt};
+use crate::record::Key;
+use crate::shard::append::{Claim, Copied};
+use crate::shard::ring::ClaimAt;
 use crate::shard::writer::Writer;
 use crate::shard::{Appended, Log, Shard, record_len};
 
@@ -15,20 +17,14 @@ impl Shard {
     pub(crate) fn append_if(
         &self,
         expected: u64,
-        key: &str,
+        key: Key<'_>,
         data: &[u8],
         arrival_ms: u64,
     ) -> Result<Result<Appended, u64>> {
         let writer = self.writer()?;
-        let _ring = self.bell.ring_at_last();
-        let mut claim = match writer.claim_if(&self.log, expected, record_len(key, data.len()))? {
-            Ok(claim) => claim,
-            Err(next) => return Ok(Err(next)),
-        };
-        let (maintain, end) = (claim.asks_for_maintenance(), claim.end_address());
-        let durable = writer.watermark.get();
-        let address = claim.publish(key.as_bytes(), data.len(), arrival_ms, durable, data);
-        Ok(Ok(Appended { address, end, maintain }))
+        let (data_len, copied) = (data.len(), Copied::new(data));
+        let claim = writer.claim_if(&self.log, expected, record_len(key, data_len))?;
+        Ok(claim.map(|claim| writer.publish(claim, key, data_len, arrival_ms, copied)))
     }
 }
 

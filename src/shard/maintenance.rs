@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::format::segment_header::{End, SEGMENT_HEADER_LEN, Seal, SealKind, SegmentHeader};
 use crate::shard::Log;
-use crate::shard::append::maintenance_distance;
+use crate::shard::ring::maintenance_distance;
 use crate::shard::segment::{self, Segment};
 use crate::shard::writer::Writer;
 

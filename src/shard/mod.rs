@@ -15,11 +15,13 @@ mod loom_tests;
 mod maintenance;
 mod next;
 pub(crate) mod recovery;
+pub(crate) mod ring;
 pub(crate) mod segment;
 pub(crate) mod tail;
 pub(crate) mod writer;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
@@ -28,10 +30,10 @@ use crate::error::{Error, Result};
 use crate::format::frame::{Header, frame_len};
 use crate::format::segment_header::SEGMENT_HEADER_LEN;
 use crate::os::fs;
-use crate::os::signal::Bell;
+use crate::os::signal::Event;
 use crate::position::ShardId;
-use crate::record::{Lag, Limit};
-use crate::shard::append::{Fill, InPlace};
+use crate::record::{Key, Lag, Limit};
+use crate::shard::append::{Copied, Fill, InPlace};
 use crate::shard::cursor::{Place, Reading};
 use crate::shard::index::Index;
 use crate::shard::segment::Segment;
@@ -65,8 +67,6 @@ pub(crate) struct Tip {
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub(crate) log: Log,
-    /// Rings when a record is published, or the shard has ended.
-    pub(crate) bell: Bell,
     /// Set while the shard waits for maintenance.
     pub(crate) awaits_maintenance: AtomicBool,
     /// Set while the shard waits to be flushed.
@@ -82,8 +82,8 @@ enum Side {
 }
 
 /// The bytes that a record of this key and data takes in the log.
-fn record_len(key: &str, data_len: usize) -> u32 {
-    frame_len((key.len() + data_len) as u32)
+fn record_len(key: Key<'_>, data_len: usize) -> u32 {
+    frame_len((key.text.len() + data_len) as u32)
 }
 
 /// An acknowledged place: the record's number, and the address that durability has to pass.
@@ -113,7 +113,7 @@ impl Shard {
 
     fn new(log: Log, side: Side) -> Self {
         let (awaits_maintenance, awaits_flush) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { log, bell: Bell::default(), awaits_maintenance, awaits_flush, side }
+        Self { log, awaits_maintenance, awaits_flush, side }
     }
 
     fn writer(&self) -> Result<&Writer> {
@@ -123,21 +123,53 @@ impl Shard {
         }
     }
 
-    /// Whether news come by the bell; otherwise another process makes them.
-    pub(crate) fn rings(&self) -> bool {
+    /// Whether news are made in this process; otherwise another one makes them.
+    pub(crate) fn is_written_here(&self) -> bool {
         matches!(self.side, Side::Writer(_))
+    }
+
+    /// Notifies `event` when something is published from now on, or the shard has ended; never if
+    /// another process writes. The caller looks for news afterwards, before it sleeps, and sleeps
+    /// for long only if nobody [is about to publish](Self::is_claimed_behind).
+    pub(crate) fn listen(&self, event: &Arc<Event>) {
+        if let Side::Writer(writer) = &self.side {
+            writer.listen(event);
+        }
+    }
+
+    /// Does not notify `event` any more.
+    pub(crate) fn forget(&self, event: &Arc<Event>) {
+        if let Side::Writer(writer) = &self.side {
+            writer.forget(event);
+        }
+    }
+
+    /// Wakes all who listen.
+    pub(crate) fn wake(&self) {
+        if let Side::Writer(writer) = &self.side {
+            writer.wake();
+        }
+    }
+
+    /// Whether more is claimed than what is published up to a place where nothing was found; always
+    /// if another process writes, of which nobody knows.
+    pub(crate) fn is_claimed_behind(&self, place: &Place) -> bool {
+        match &self.side {
+            Side::Writer(writer) => writer.tip().place.address > place.address,
+            Side::Reader(_) => true,
+        }
     }
 
     /// Appends a record whose data is there.
     #[inline]
-    pub(crate) fn append(&self, key: &str, data: &[u8], arrival_ms: u64) -> Result<Appended> {
-        self.append_fill(key, data.len(), arrival_ms, data)
+    pub(crate) fn append(&self, key: Key<'_>, data: &[u8], arrival_ms: u64) -> Result<Appended> {
+        self.append_fill(key, data.len(), arrival_ms, Copied::new(data))
     }
 
     /// Appends a record whose data are made in place. If that panics, there is no record.
     pub(crate) fn append_with(
         &self,
-        key: &str,
+        key: Key<'_>,
         data_len: usize,
         arrival_ms: u64,
         fill: impl FnOnce(&mut [u8]),
@@ -148,27 +180,21 @@ impl Shard {
     #[inline]
     fn append_fill(
         &self,
-        key: &str,
+        key: Key<'_>,
         data_len: usize,
         arrival_ms: u64,
         data: impl Fill,
     ) -> Result<Appended> {
         let writer = self.writer()?;
-        let len = record_len(key, data_len);
-        // Whatever becomes of the claim, somebody may wait for what is behind it.
-        let _ring = self.bell.ring_at_last();
-        let mut claim = writer.claim(&self.log, len, 1)?;
-        let (maintain, end) = (claim.asks_for_maintenance(), claim.end_address());
-        let durable = writer.watermark.get();
-        let address = claim.publish(key.as_bytes(), data_len, arrival_ms, durable, data);
-        Ok(Appended { address, end, maintain })
+        let claim = writer.claim(&self.log, record_len(key, data_len), 1)?;
+        Ok(writer.publish(claim, key, data_len, arrival_ms, data))
     }
 
     /// Appends records (keys and data) in order; `done` is told of each. What could not be claimed
     /// is not appended, nor is anything after it.
     pub(crate) fn append_batch<'r>(
         &self,
-        mut records: impl Iterator<Item = (&'r str, &'r [u8])> + Clone,
+        mut records: impl Iterator<Item = (Key<'r>, &'r [u8])> + Clone,
         arrival_ms: u64,
         mut done: impl FnMut(Appended),
     ) -> Result<()> {
@@ -186,12 +212,14 @@ impl Shard {
             if count == 0 {
                 return Ok(());
             }
-            let _ring = self.bell.ring_at_last();
-            let mut claim = writer.claim(&self.log, len, count)?;
+            let claim = writer.claim(&self.log, len, count)?;
+            let _wake = writer.wake_after(&claim);
+            let mut claim = claim;
             let (mut maintain, end) = (claim.asks_for_maintenance(), claim.end_address());
             let durable = writer.watermark.get();
             for (key, data) in records.by_ref().take(count as usize) {
-                let address = claim.publish(key.as_bytes(), data.len(), arrival_ms, durable, data);
+                let (data_len, data) = (data.len(), Copied::new(data));
+                let address = claim.publish(key, data_len, arrival_ms, durable, data);
                 done(Appended { address, end, maintain });
                 maintain = false;
             }
@@ -249,7 +277,7 @@ impl Shard {
 
     /// Looks what another process has done; nothing to do for the one that writes.
     pub(crate) fn refresh(&self) -> Result<()> {
-        if self.rings() {
+        if self.is_written_here() {
             return Ok(());
         }
         let log = &self.log;
@@ -287,7 +315,9 @@ impl Shard {
     /// Reads from a place on.
     pub(crate) fn read(&self, place: &Place, limit: Limit) -> Result<Reading> {
         let reading = self.log.read(place, limit);
-        if self.rings() || reading.as_ref().is_ok_and(|reading| !reading.records.is_empty()) {
+        if self.is_written_here()
+            || reading.as_ref().is_ok_and(|reading| !reading.records.is_empty())
+        {
             return reading;
         }
         self.refresh()?;
@@ -306,7 +336,7 @@ impl Shard {
     #[inline]
     pub(crate) fn may_have_news(&self, place: &Place) -> bool {
         let Some(segment) = &place.segment else { return true };
-        !self.rings() || !segment.is_unpublished(segment.offset(place.address))
+        !self.is_written_here() || !segment.is_unpublished(segment.offset(place.address))
     }
 
     /// Behind all that was claimed (or, read-only, published).

@@ -7,8 +7,8 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::format::segment_header::{End, MAX_RECOVERED, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::shard::Log;
-use crate::shard::append::Bound;
 use crate::shard::recovery::{self, Found};
+use crate::shard::ring::Bound;
 use crate::shard::segment::Segment;
 
 /// The size of a shard's first segment; each one is twice as large as the one before, up to the

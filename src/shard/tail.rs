@@ -5,6 +5,13 @@
 //! therefore shows in the claim alone, before anything about the segment is looked at; so a tail
 //! can be taken over by the next segment while late claims still arrive at it. What they get is
 //! either beyond the end, or a grant in the next segment, which is as good as any.
+//!
+//! The highest bit says that somebody sleeps until something is published here. A claim learns it
+//! with its place, so publishing needs no look at sleepers, and no fence before that look: who goes
+//! to sleep raises the flag first and looks then how far places were claimed. Either that is no
+//! further than what it has seen, and then every later claim finds the flag and wakes it; or a
+//! place is claimed that is not published yet, whose holder may not have seen the flag, and then it
+//! does not sleep for long.
 
 use crossbeam_utils::CachePadded;
 
@@ -15,6 +22,7 @@ use crate::os::sync::atomic::{AtomicU64, Ordering};
 /// could be mistaken; each thread adds at most one record's before it waits for the next segment.
 const END: u64 = 1 << 31;
 const UNITS: u64 = (1 << 32) - 1;
+const AWAITED: u64 = 1 << 63;
 
 /// A state of the tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +50,13 @@ impl Mark {
 
     /// How many frames were claimed in the segment up to here.
     pub(crate) fn frames(self) -> u32 {
-        (self.0 >> 32) as u32
+        ((self.0 & !AWAITED) >> 32) as u32
+    }
+
+    /// Whether somebody sleeps until something is published.
+    #[inline]
+    pub(crate) fn is_awaited(self) -> bool {
+        self.0 & AWAITED != 0
     }
 
     /// The bytes from here to the segment's end; none beyond it.
@@ -65,8 +79,9 @@ pub(crate) enum Grant {
 /// Where producers claim places in a segment.
 ///
 /// Written by every producer, with a read-modify-write; by the one who rolls, with a swap while it
-/// is beyond the end; and by the one who shuts, with a swap. Claims acquire what the roll has
-/// released: the window, base and salt of the segment. It has a cache line of its own, because
+/// is beyond the end; by the one who shuts, with a swap; and by those who raise and lower the flag,
+/// with a read-modify-write, so that it has a place among the claims. Claims acquire what the roll
+/// has released: the window, base and salt of the segment. It has a cache line of its own, because
 /// every claim takes the line away from all other cores.
 #[derive(Debug)]
 pub(crate) struct Tail(CachePadded<AtomicU64>);
@@ -119,6 +134,16 @@ impl Tail {
         self.0.swap(mark.0, Ordering::AcqRel);
     }
 
+    /// Has every claim from now on know that somebody sleeps.
+    pub(crate) fn raise(&self) {
+        self.0.fetch_or(AWAITED, Ordering::AcqRel);
+    }
+
+    /// Nobody sleeps any more.
+    pub(crate) fn lower(&self) {
+        self.0.fetch_and(!AWAITED, Ordering::AcqRel);
+    }
+
     /// Where the tail is at this moment.
     pub(crate) fn mark(&self) -> Mark {
         Mark(self.0.load(Ordering::Acquire))
@@ -169,6 +194,21 @@ mod tests {
         assert_eq!(tail.claim(4, 1), Grant::Place(Mark::new(128, 0, 0)));
         assert_eq!(tail.mark().remaining(), Some(0));
         assert_eq!(tail.claim(1, 1), Grant::LastPlace(Mark::new(128, 128, 1)));
+    }
+
+    #[test]
+    fn claims_know_that_they_are_awaited_until_the_flag_is_lowered() {
+        let tail = tail(1024);
+        let claim = || match tail.claim(4, 1) {
+            Grant::Place(mark) => (mark.is_awaited(), mark.frames(), mark.remaining()),
+            grant => panic!("{grant:?}"),
+        };
+        assert_eq!(claim(), (false, 0, Some(1024)));
+        tail.raise();
+        assert_eq!(claim(), (true, 1, Some(896)));
+        assert_eq!(claim(), (true, 2, Some(768)));
+        tail.lower();
+        assert_eq!(claim(), (false, 3, Some(640)));
     }
 
     #[test]

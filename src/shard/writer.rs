@@ -12,21 +12,27 @@ use crate::error::{Error, Result};
 use crate::format::frame::HEADER_LEN;
 use crate::format::segment_header::{End, SEGMENT_HEADER_LEN, Seal, SealKind};
 use crate::os::fs;
+use crate::os::signal::{Bell, Event};
 use crate::os::sync::{Condvar, Mutex, MutexGuard, yield_now};
-use crate::shard::append::{Claim, Ring, Slot};
+use crate::record::Key;
+use crate::shard::append::{Claim, Fill};
 use crate::shard::cursor::Place;
 use crate::shard::flush::Watermark;
 use crate::shard::next::Next;
 use crate::shard::recovery::{self, Found};
+use crate::shard::ring::{Ring, Slot};
 use crate::shard::segment::{self, Segment};
 use crate::shard::tail::Mark;
-use crate::shard::{Log, Tip};
+use crate::shard::{Appended, Log, Tip};
 
 /// The writing side of a shard.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(super) ring: Ring,
     pub(crate) watermark: Watermark,
+    /// Rings when a record is published that somebody sleeps for, when the flag of those who sleep
+    /// is left behind with a finished segment, and when the shard has ended.
+    bell: Bell,
     pub(super) next: Mutex<Next>,
     /// Signalled when a spare is there, or could not be made.
     pub(super) made: Condvar,
@@ -45,7 +51,48 @@ impl Writer {
         let watermark = Watermark::new(log.shard, next.resting_place());
         let (next, made, hurry) = (Mutex::new(next), Condvar::new(), AtomicBool::new(false));
         let settling = Mutex::new(());
-        Ok(Self { ring: Ring::new(), watermark, next, made, settling, hurry })
+        let (ring, bell) = (Ring::new(), Bell::default());
+        Ok(Self { ring, watermark, bell, next, made, settling, hurry })
+    }
+
+    /// Notifies `event` when something is published from now on.
+    pub(crate) fn listen(&self, event: &Arc<Event>) {
+        self.bell.listen(event, || self.ring.active_slot().tail.raise());
+    }
+
+    /// Does not notify `event` any more.
+    pub(crate) fn forget(&self, event: &Arc<Event>) {
+        self.bell.forget(event);
+    }
+
+    /// Wakes all who listen.
+    #[cold]
+    pub(crate) fn wake(&self) {
+        self.bell.ring(|| self.ring.active_slot().tail.lower());
+    }
+
+    /// If the claim is awaited, wakes all who listen when what it gives back is dropped: behind the
+    /// claim, whatever becomes of that, since somebody may wait for what is behind it.
+    #[inline]
+    pub(crate) fn wake_after(&self, claim: &Claim) -> WakeAtLast<'_> {
+        WakeAtLast { writer: self, is_awaited: claim.is_awaited() }
+    }
+
+    /// Publishes the one record that was claimed for.
+    #[inline]
+    pub(crate) fn publish(
+        &self,
+        claim: Claim,
+        key: Key<'_>,
+        data_len: usize,
+        arrival_ms: u64,
+        data: impl Fill,
+    ) -> Appended {
+        let _wake = self.wake_after(&claim);
+        let mut claim = claim;
+        let (maintain, end) = (claim.asks_for_maintenance(), claim.end_address());
+        let address = claim.publish(key, data_len, arrival_ms, self.watermark.get(), data);
+        Appended { address, end, maintain }
     }
 
     /// Claims `len` bytes for so many frames, in the next segment if need be.
@@ -74,6 +121,9 @@ impl Writer {
         if rolled.is_err() {
             self.ring.forget_late_claims(&next.bound);
         }
+        drop(next);
+        // Those who sleep have raised the flag of the segment before.
+        self.wake();
         rolled
     }
 
@@ -281,6 +331,22 @@ impl Writer {
         let file = fs::open_write(&segment.path)?;
         segment::release_behind(&file, &segment.header, end.address);
         Ok(())
+    }
+}
+
+/// See [`Writer::wake_after`].
+#[derive(Debug)]
+pub(crate) struct WakeAtLast<'a> {
+    writer: &'a Writer,
+    is_awaited: bool,
+}
+
+impl Drop for WakeAtLast<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_awaited {
+            self.writer.wake();
+        }
     }
 }
 

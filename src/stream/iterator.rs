@@ -257,37 +257,36 @@ impl Stream {
             Some(deadline) => deadline.saturating_duration_since(Instant::now()),
             None => Duration::MAX,
         };
-        let event = Arc::new(Event::default());
+        let mut at = iterator.clone();
         loop {
-            if strategy == WaitStrategy::Park {
-                shard.bell.listen(&event);
-            }
-            let found = self.has_news(iterator).inspect_err(|_| shard.bell.forget(&event))?;
-            if found || left().is_zero() {
-                shard.bell.forget(&event);
-                return Ok(found);
+            match self.look(&at)? {
+                None => return Ok(true),
+                Some(_) if left().is_zero() => return Ok(false),
+                Some(next) => at = next,
             }
             match strategy {
-                WaitStrategy::Park => {
-                    let nap = if shard.rings() { Duration::MAX } else { POLL };
-                    event.wait_for(left().min(nap));
-                }
-                WaitStrategy::Yield => watch(&shard, iterator, std::thread::yield_now),
-                WaitStrategy::Spin => watch(&shard, iterator, std::hint::spin_loop),
+                WaitStrategy::Park => self.sleep(&shard, &at, left())?,
+                WaitStrategy::Yield => watch(&shard, &at, std::thread::yield_now),
+                WaitStrategy::Spin => watch(&shard, &at, std::hint::spin_loop),
             }
         }
     }
 
+    /// Sleeps until there are news at a place where none were found, or for so long.
+    fn sleep(&self, shard: &Shard, at: &ShardIterator, timeout: Duration) -> Result<()> {
+        let event = Arc::new(Event::default());
+        let certain = self.notify_at(shard, at, &event)?;
+        event.wait_for(if certain { timeout } else { timeout.min(POLL) });
+        shard.forget(&event);
+        Ok(())
+    }
+
     /// Notifies `event` when there is something to read at the iterator, at once if there is
-    /// already. False if another process writes the stream: then nobody can tell.
+    /// already. False if that is not certain, because another process writes the stream, or a
+    /// record is just being written: then the caller looks again soon.
     pub(crate) fn notify(&self, iterator: &ShardIterator, event: &Arc<Event>) -> Result<bool> {
         let (_, shard) = self.shard(iterator.shard)?;
-        shard.bell.listen(event);
-        if self.has_news(iterator)? {
-            shard.bell.forget(event);
-            event.notify();
-        }
-        Ok(shard.rings())
+        self.notify_at(&shard, iterator, event)
     }
 
     /// The shard that an iterator reads. One that was parsed may be of another.
@@ -306,9 +305,23 @@ impl Stream {
         Ok(at)
     }
 
-    fn has_news(&self, iterator: &ShardIterator) -> Result<bool> {
+    fn notify_at(&self, shard: &Shard, at: &ShardIterator, event: &Arc<Event>) -> Result<bool> {
+        shard.listen(event);
+        match self.look(at).inspect_err(|_| shard.forget(event))? {
+            Some(next) => Ok(!shard.is_claimed_behind(&next.place)),
+            None => {
+                shard.forget(event);
+                event.notify();
+                Ok(true)
+            }
+        }
+    }
+
+    /// Looks for news, a record or the end of the shard: none if there are some; otherwise the
+    /// place up to which there are not.
+    fn look(&self, iterator: &ShardIterator) -> Result<Option<ShardIterator>> {
         let page = self.get_records(iterator, Limit::records(1))?;
-        Ok(!page.records.is_empty() || page.next_shard_iterator.is_none())
+        Ok(page.next_shard_iterator.filter(|_| page.records.is_empty()))
     }
 }
 

@@ -7,9 +7,18 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::hash_key::HashKey;
 use crate::position::SequenceNumber;
-use crate::record::{Durability, MAX_PARTITION_KEY_CHARS, PutRecord, Receipt};
+use crate::record::{Durability, Key, MAX_PARTITION_KEY_CHARS, PutRecord, Receipt};
 use crate::shard::{Appended, Shard};
 use crate::stream::Stream;
+
+/// A record of a batch that is to be put.
+struct Pending<'s, 'a> {
+    record: PutRecord<'a>,
+    key: Key<'a>,
+    /// Which of the batch it is.
+    index: usize,
+    shard: &'s Arc<Shard>,
+}
 
 impl Stream {
     /// Puts a record into the shard that owns the hash of its partition key. It is acknowledged
@@ -41,9 +50,9 @@ impl Stream {
     pub fn put_record(&self, record: PutRecord<'_>) -> Result<Receipt> {
         let PutRecord { partition_key, data, durability, .. } = record;
         self.check(partition_key, data.len())?;
-        let hash_key = self.hash_key(&record);
-        self.put_at(hash_key, durability, |shard, arrival_ms| {
-            shard.append(partition_key, data, arrival_ms)
+        let key = Key::new(partition_key);
+        self.put_at(self.hash_key(&record, key), durability, |shard, arrival_ms| {
+            shard.append(key, data, arrival_ms)
         })
     }
 
@@ -72,10 +81,10 @@ impl Stream {
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<Receipt> {
         self.check(partition_key, len)?;
-        let hash_key = self.inner.hash.hash(partition_key);
+        let key = Key::new(partition_key);
         let mut fill = Some(fill);
-        self.put_at(hash_key, None, |shard, arrival_ms| {
-            shard.append_with(partition_key, len, arrival_ms, |place| {
+        self.put_at(self.inner.hash.hash_key(key), None, |shard, arrival_ms| {
+            shard.append_with(key, len, arrival_ms, |place| {
                 // A shard that is closed refuses before it asks for the data.
                 let fill = fill.take().expect("a record is filled once");
                 fill(place);
@@ -104,7 +113,7 @@ impl Stream {
         self.put_routed(
             || self.inner.router.in_turn(turn),
             None,
-            |shard, arrival_ms| shard.append("", data, arrival_ms),
+            |shard, arrival_ms| shard.append(Key::new(""), data, arrival_ms),
         )
     }
 
@@ -129,13 +138,13 @@ impl Stream {
         record: impl Into<PutRecord<'a>>,
         previous: SequenceNumber,
     ) -> Result<Receipt> {
-        self.put_on_condition(record.into(), |shard, record, arrival_ms| {
+        self.put_on_condition(record.into(), |shard, key, data, arrival_ms| {
             let next = SequenceNumber::from(shard.tip()?.place.address);
             if next <= previous {
                 let shard = shard.log.shard;
                 return Err(Error::Stale { shard, sequence_number: previous, next });
             }
-            shard.append(record.partition_key, record.data, arrival_ms)
+            shard.append(key, data, arrival_ms)
         })
     }
 
@@ -164,9 +173,9 @@ impl Stream {
         record: impl Into<PutRecord<'a>>,
         expected: SequenceNumber,
     ) -> Result<Receipt> {
-        self.put_on_condition(record.into(), |shard, record, arrival_ms| {
+        self.put_on_condition(record.into(), |shard, key, data, arrival_ms| {
             let appended = match expected.address() {
-                Some(at) => shard.append_if(at, record.partition_key, record.data, arrival_ms)?,
+                Some(at) => shard.append_if(at, key, data, arrival_ms)?,
                 None => Err(shard.tip()?.place.address),
             };
             appended.map_err(|next| Error::Stale {
@@ -180,12 +189,13 @@ impl Stream {
     fn put_on_condition(
         &self,
         record: PutRecord<'_>,
-        append: impl Fn(&Shard, &PutRecord<'_>, u64) -> Result<Appended>,
+        append: impl Fn(&Shard, Key<'_>, &[u8], u64) -> Result<Appended>,
     ) -> Result<Receipt> {
         self.check(record.partition_key, record.data.len())?;
-        let hash_key = self.hash_key(&record);
+        let key = Key::new(record.partition_key);
+        let hash_key = self.hash_key(&record, key);
         self.put_at(hash_key, record.durability, |shard, arrival_ms| {
-            append(shard, &record, arrival_ms).map_err(|refused| {
+            append(shard, key, record.data, arrival_ms).map_err(|refused| {
                 // A shard that is about to be closed has no say.
                 drop(self.inner.reshaping.lock());
                 let is_owner = std::ptr::eq(shard, &**self.inner.router.route(hash_key));
@@ -210,53 +220,50 @@ impl Stream {
         &self,
         records: impl IntoIterator<Item = R>,
     ) -> Vec<Result<Receipt>> {
-        let records: Vec<PutRecord<'a>> = records.into_iter().map(Into::into).collect();
         let arrival_ms = self.now_ms();
-        // Nobody sees these receipts before they are those of the records.
+        // Nobody sees this receipt before it is that of a record.
         let nowhere = Receipt::nowhere(arrival_ms);
-        let mut results: Vec<_> = records.iter().map(|_| Ok(nowhere)).collect();
-        let mut pending = Vec::with_capacity(records.len());
-        for (index, record) in records.iter().enumerate() {
-            match self.check(record.partition_key, record.data.len()) {
-                Ok(()) => pending.push((self.route(record), index)),
-                Err(error) => results[index] = Err(error),
+        let records = records.into_iter();
+        let mut results = Vec::with_capacity(records.size_hint().0);
+        let mut pending = Vec::with_capacity(records.size_hint().0);
+        for (index, record) in records.map(Into::into).enumerate() {
+            let checked = self.check(record.partition_key, record.data.len());
+            if checked.is_ok() {
+                pending.push(self.pending(record, index));
             }
+            results.push(checked.map(|()| nowhere));
         }
         while !pending.is_empty() {
-            pending = self.put_pending(&records, pending, arrival_ms, &mut results);
+            pending = self.put_pending(pending, arrival_ms, &mut results);
         }
         results
     }
 
     /// Puts the pending records, shard by shard: those that are pending still, because their shard
     /// was closed.
-    fn put_pending<'s>(
+    fn put_pending<'s, 'a>(
         &'s self,
-        records: &[PutRecord<'_>],
-        mut pending: Vec<(&'s Arc<Shard>, usize)>,
+        mut pending: Vec<Pending<'s, 'a>>,
         arrival_ms: u64,
         results: &mut [Result<Receipt>],
-    ) -> Vec<(&'s Arc<Shard>, usize)> {
+    ) -> Vec<Pending<'s, 'a>> {
         // A stable sort: records of one shard keep their order.
-        pending.sort_by_key(|(shard, _)| Arc::as_ptr(shard));
+        pending.sort_by_key(|pending| Arc::as_ptr(pending.shard));
         let mut left = Vec::new();
-        for routed in pending.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)) {
-            let shard = routed[0].0;
-            let batch = routed.iter().map(|(_, index)| {
-                let record = &records[*index];
-                (record.partition_key, record.data)
-            });
-            let mut done = routed.iter().map(|(_, index)| *index);
+        for routed in pending.chunk_by(|one, other| Arc::ptr_eq(one.shard, other.shard)) {
+            let shard = routed[0].shard;
+            let batch = routed.iter().map(|pending| (pending.key, pending.record.data));
+            let mut done = routed.iter();
             let mut sync = Vec::new();
             let appended = shard.append_batch(batch, arrival_ms, |appended| {
-                let index = done.next().expect("one for each record");
-                match records[index].durability.unwrap_or(self.inner.durability) {
+                let Pending { record, index, .. } = done.next().expect("one for each record");
+                match record.durability.unwrap_or(self.inner.durability) {
                     Durability::Os => {}
                     Durability::Interval(interval) => self.flush_within(shard, interval),
-                    Durability::Sync => sync.push((index, appended.end)),
+                    Durability::Sync => sync.push((*index, appended.end)),
                 }
                 // Field by field: the whole would be put together elsewhere first.
-                if let Ok(receipt) = &mut results[index] {
+                if let Ok(receipt) = &mut results[*index] {
                     receipt.shard = shard.log.shard;
                     receipt.sequence_number = appended.address.into();
                 }
@@ -267,10 +274,10 @@ impl Stream {
                 Err(Error::ShardClosed { .. }) => {
                     // Its children are about to take over.
                     drop(self.inner.reshaping.lock());
-                    left.extend(done.map(|index| (self.route(&records[index]), index)));
+                    left.extend(done.map(|pending| self.pending(pending.record, pending.index)));
                 }
                 // A later record must not be put where an earlier one could not.
-                Err(error) => done.for_each(|index| results[index] = Err(error.clone())),
+                Err(error) => done.for_each(|other| results[other.index] = Err(error.clone())),
             }
             for (index, end) in sync {
                 if let Err(error) = shard.sync_to(end) {
@@ -279,6 +286,14 @@ impl Stream {
             }
         }
         left
+    }
+
+    /// A record of a batch, and where it goes to at this moment.
+    #[inline]
+    fn pending<'s, 'a>(&'s self, record: PutRecord<'a>, index: usize) -> Pending<'s, 'a> {
+        let key = Key::new(record.partition_key);
+        let shard = self.inner.router.route(self.hash_key(&record, key));
+        Pending { record, key, index, shard }
     }
 
     /// Appends to the shard that owns a hash key, and waits until it is as durable as it has to be.
@@ -342,15 +357,9 @@ impl Stream {
         }
     }
 
-    /// The shard that a record goes to at this moment.
     #[inline]
-    fn route(&self, record: &PutRecord<'_>) -> &Arc<Shard> {
-        self.inner.router.route(self.hash_key(record))
-    }
-
-    #[inline]
-    fn hash_key(&self, record: &PutRecord<'_>) -> HashKey {
-        record.explicit_hash_key.unwrap_or_else(|| self.inner.hash.hash(record.partition_key))
+    fn hash_key(&self, record: &PutRecord<'_>, key: Key<'_>) -> HashKey {
+        record.explicit_hash_key.unwrap_or_else(|| self.inner.hash.hash_key(key))
     }
 
     #[inline]

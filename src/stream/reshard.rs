@@ -247,7 +247,7 @@ impl Stream {
         self.inner.show(manifest, children, None);
         for (_, parent) in parents {
             // Whoever reads there finds the end now.
-            parent.bell.ring();
+            parent.wake();
         }
         Ok(())
     }

@@ -2,7 +2,9 @@
 
 use super::image::{Contents, Identity, Told, verify};
 use super::{FindingKind, image};
-use crate::format::frame::{Checksum, HEADER_LEN, Header, State, Word, header_bytes};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::format::frame::{HEADER_LEN, Header, State, Word, checksum, data_sum, header_bytes};
 use crate::format::manifest::MAX_SEGMENT_BYTES;
 use crate::format::put;
 use crate::format::segment_header::{
@@ -34,9 +36,8 @@ fn frame(bytes: &mut [u8], at: usize, word: Word, header: Header) {
     let header = Header { address: IDENTITY.base + at as u64, ..header };
     let body = at + HEADER_LEN as usize..(at + (HEADER_LEN + word.len()) as usize).min(bytes.len());
     let (key, data) = bytes[body].split_at(usize::from(header.key_len));
-    let mut checksum = Checksum::new(SALT, word, header.fields(), key);
-    checksum.update(data);
-    let header = header_bytes(word, checksum.finalize(), header.fields());
+    let checksum = checksum(SALT, word, header.fields(), xxh3_128(key), data_sum(data));
+    let header = header_bytes(word, checksum, header.fields());
     put(bytes, at..at + HEADER_LEN as usize, &header);
 }
 

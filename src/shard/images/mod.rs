@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{HEADER_LEN, State, Word};
 use crate::format::segment_header::{SEAL_AT, SEAL_LEN, SegmentHeader};
 use crate::position::ShardId;
-use crate::record::Limit;
+use crate::record::{Key, Limit};
 use crate::shard::cursor::Place;
 use crate::shard::index::Index;
 use crate::shard::segment::file_name;
@@ -87,7 +87,7 @@ fn append(shard: &Shard, len: usize) -> Known {
     // An own pattern for each call, so that a ghost would be recognised.
     let unique = crate::os::random().to_le_bytes();
     let data: Vec<u8> = unique.iter().copied().cycle().take(len).collect();
-    let appended = shard.append("key", &data, 1).unwrap();
+    let appended = shard.append(Key::new("key"), &data, 1).unwrap();
     (appended.address, crc32fast::hash(&data))
 }
 

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::format::segment_header::SEGMENT_HEADER_LEN;
 use crate::os::sync_model::{explore, explore_some};
 use crate::position::ShardId;
-use crate::record::Limit;
+use crate::record::{Key, Limit};
 use crate::shard::cursor::{Place, Reading};
 use crate::shard::index::Index;
 use crate::shard::segment::Segment;
@@ -61,7 +61,7 @@ type Record = u8;
 const FIRST: Record = 0;
 
 fn put(shard: &Shard, record: Record) -> Result<Appended> {
-    shard.append("k", &[record, !record], u64::from(record))
+    shard.append(Key::new("k"), &[record, !record], u64::from(record))
 }
 
 /// A producer of these records: where they went, until one was refused because the shard is closed.

@@ -26,7 +26,7 @@ fn batches_stay_together() {
             let shard = Arc::clone(&shard);
             spawn(move || {
                 let mut placed = Vec::new();
-                let records: [(&str, &[u8]); 2] = [("k", &[1, !1]), ("k", &[1, !1])];
+                let records: [(Key<'_>, &[u8]); 2] = [(Key::new("k"), &[1, !1]); 2];
                 shard
                     .append_batch(records.into_iter(), 1, |at| placed.push((at.address, 1)))
                     .unwrap();

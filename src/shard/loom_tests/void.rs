@@ -2,15 +2,19 @@
 
 use super::*;
 use crate::os::signal::Event;
+use crate::shard::append::Copied;
 
 /// Claims places for two records, puts one, and gives up the other as a panic does.
 fn put_and_give_up(shard: &Arc<Shard>, record: Record) -> JoinHandle<Vec<(u64, Record)>> {
     let shard = Arc::clone(shard);
     spawn(move || {
-        let _ring = shard.bell.ring_at_last();
-        let mut claim = shard.writer().unwrap().claim(&shard.log, 2 * FRAME as u32, 2).unwrap();
-        let data: &[u8] = &[record, !record];
-        vec![(claim.publish(b"k", 2, u64::from(record), 0, data), record)]
+        let writer = shard.writer().unwrap();
+        let claim = writer.claim(&shard.log, 2 * FRAME as u32, 2).unwrap();
+        let _wake = writer.wake_after(&claim);
+        let mut claim = claim;
+        let data = [record, !record];
+        let place = claim.publish(Key::new("k"), 2, u64::from(record), 0, Copied::new(&data));
+        vec![(place, record)]
     })
 }
 
@@ -31,12 +35,16 @@ fn sleep_behind_a_void(files: &Files) {
     let producers = [put_and_give_up(&shard, 1), producer(&shard, [2])];
     let (event, mut place, mut seen) = (Arc::new(Event::default()), start(), Vec::new());
     loop {
-        shard.bell.listen(&event);
+        shard.listen(&event);
         place = read_on(&shard, place, &mut seen).next;
         if seen.len() == 3 {
             break;
         }
-        event.wait_for(std::time::Duration::MAX);
+        if shard.is_claimed_behind(&place) {
+            loom::thread::yield_now();
+        } else {
+            event.wait_for(std::time::Duration::MAX);
+        }
     }
     check(&shard, &producers.map(|producer| producer.join().unwrap()), &seen);
 }

@@ -54,7 +54,7 @@ impl Script {
         };
         shards.insert(id, Shard { info, numbers: Vec::new() });
         drop(shards);
-        self.news.ring();
+        self.news.ring(|| ());
         id
     }
 
@@ -66,7 +66,7 @@ impl Script {
         assert!(shard.info.is_open());
         shard.numbers.push(number);
         drop(shards);
-        self.news.ring();
+        self.news.ring(|| ());
         number
     }
 
@@ -155,7 +155,7 @@ impl Source for Arc<Script> {
         if self.is_mute.load(Ordering::SeqCst) {
             return Ok(false);
         }
-        self.news.listen(event);
+        self.news.listen(event, || ());
         let (batch, next) = self.read(cursor, Limit::records(1))?;
         if !batch.is_empty() || next.is_none() {
             event.notify();
