@@ -200,3 +200,24 @@ fn a_split_that_cannot_open_its_children_changes_nothing_on_disk_either() {
     assert_eq!(stream.shards().len(), 1);
     assert_eq!(read_all(&stream, S0, StartingPosition::TrimHorizon), ["before", "after"]);
 }
+
+#[test]
+fn a_batch_keeps_the_order_of_its_keys_though_its_shards_are_split_while_it_is_put() {
+    let Fixture { stream, .. } = &Fixture::new(32);
+    let keys: Vec<_> = (0..500).map(|n| n.to_string()).collect();
+    let split_all = || {
+        for info in stream.shards() {
+            stream.split_mid(info.id).unwrap();
+        }
+        None
+    };
+    let first = keys.iter().map(|key| (key, "first"));
+    let second = keys.iter().map(|key| (key, "second"));
+    let between = std::iter::once_with(split_all).flatten();
+    let receipts = stream.put_batch(first.chain(between).chain(second));
+    let receipts: Vec<_> = receipts.into_iter().map(Result::unwrap).collect();
+    let (first, second) = receipts.split_at(keys.len());
+    for (first, second) in first.iter().zip(second) {
+        assert!(first.sequence_number < second.sequence_number, "{first:?} {second:?}");
+    }
+}

@@ -12,12 +12,12 @@ use crate::shard::{Appended, Shard};
 use crate::stream::Stream;
 
 /// A record of a batch that is to be put.
-struct Pending<'s, 'a> {
+#[derive(Clone, Copy)]
+struct Pending<'a> {
     record: PutRecord<'a>,
     key: Key<'a>,
     /// Which of the batch it is.
     index: usize,
-    shard: &'s Arc<Shard>,
 }
 
 impl Stream {
@@ -229,7 +229,7 @@ impl Stream {
         for (index, record) in records.map(Into::into).enumerate() {
             let checked = self.check(record.partition_key, record.data.len());
             if checked.is_ok() {
-                pending.push(self.pending(record, index));
+                pending.push(Pending { record, key: Key::new(record.partition_key), index });
             }
             results.push(checked.map(|()| nowhere));
         }
@@ -241,29 +241,36 @@ impl Stream {
 
     /// Puts the pending records, shard by shard: those that are pending still, because their shard
     /// was closed.
-    fn put_pending<'s, 'a>(
-        &'s self,
-        mut pending: Vec<Pending<'s, 'a>>,
+    fn put_pending<'a>(
+        &self,
+        pending: Vec<Pending<'a>>,
         arrival_ms: u64,
         results: &mut [Result<Receipt>],
-    ) -> Vec<Pending<'s, 'a>> {
+    ) -> Vec<Pending<'a>> {
+        // All by one picture: if a reshard came in between, a record could be put to a child
+        // before one of the same key, routed to the parent earlier, followed it there.
+        let picture = self.inner.router.picture();
+        let route = |pending: Pending<'a>| {
+            (picture.owner(self.hash_key(&pending.record, pending.key)), pending)
+        };
+        let mut routed: Vec<_> = pending.into_iter().map(route).collect();
         // A stable sort: records of one shard keep their order.
-        pending.sort_by_key(|pending| Arc::as_ptr(pending.shard));
+        routed.sort_by_key(|(shard, _)| Arc::as_ptr(shard));
         let mut left = Vec::new();
-        for routed in pending.chunk_by(|one, other| Arc::ptr_eq(one.shard, other.shard)) {
-            let shard = routed[0].shard;
-            let batch = routed.iter().map(|pending| (pending.key, pending.record.data));
-            let mut done = routed.iter();
+        for routed in routed.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)) {
+            let shard = routed[0].0;
+            let batch = routed.iter().map(|(_, pending)| (pending.key, pending.record.data));
+            let mut done = routed.iter().map(|(_, pending)| *pending);
             let mut sync = Vec::new();
             let appended = shard.append_batch(batch, arrival_ms, |appended| {
                 let Pending { record, index, .. } = done.next().expect("one for each record");
                 match record.durability.unwrap_or(self.inner.durability) {
                     Durability::Os => {}
                     Durability::Interval(interval) => self.flush_within(shard, interval),
-                    Durability::Sync => sync.push((*index, appended.end)),
+                    Durability::Sync => sync.push((index, appended.end)),
                 }
                 // Field by field: the whole would be put together elsewhere first.
-                if let Ok(receipt) = &mut results[*index] {
+                if let Ok(receipt) = &mut results[index] {
                     receipt.shard = shard.log.shard;
                     receipt.sequence_number = appended.address.into();
                 }
@@ -274,7 +281,7 @@ impl Stream {
                 Err(Error::ShardClosed { .. }) => {
                     // Its children are about to take over.
                     drop(self.inner.reshaping.lock());
-                    left.extend(done.map(|pending| self.pending(pending.record, pending.index)));
+                    left.extend(done);
                 }
                 // A later record must not be put where an earlier one could not.
                 Err(error) => done.for_each(|other| results[other.index] = Err(error.clone())),
@@ -286,14 +293,6 @@ impl Stream {
             }
         }
         left
-    }
-
-    /// A record of a batch, and where it goes to at this moment.
-    #[inline]
-    fn pending<'s, 'a>(&'s self, record: PutRecord<'a>, index: usize) -> Pending<'s, 'a> {
-        let key = Key::new(record.partition_key);
-        let shard = self.inner.router.route(self.hash_key(&record, key));
-        Pending { record, key, index, shard }
     }
 
     /// Appends to the shard that owns a hash key, and waits until it is as durable as it has to be.

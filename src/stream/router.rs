@@ -10,7 +10,7 @@ use crate::shard::Shard;
 
 /// The open shards at one moment; immutable.
 #[derive(Debug)]
-struct Picture {
+pub(super) struct Picture {
     /// The first hash key of each range, rising from 0.
     starts: Box<[HashKey]>,
     shards: Box<[Arc<Shard>]>,
@@ -48,9 +48,22 @@ impl Router {
     /// The open shard that owns `key`.
     #[inline]
     pub(super) fn route(&self, key: HashKey) -> &Arc<Shard> {
-        let picture = self.pictures.get();
-        let owner = picture.starts.partition_point(|start| *start <= key);
-        &picture.shards[owner - 1]
+        self.picture().owner(key)
+    }
+
+    /// The owners of all keys at this moment.
+    #[inline]
+    pub(super) fn picture(&self) -> &Picture {
+        self.pictures.get()
+    }
+}
+
+impl Picture {
+    /// The open shard that owns `key`.
+    #[inline]
+    pub(super) fn owner(&self, key: HashKey) -> &Arc<Shard> {
+        let owner = self.starts.partition_point(|start| *start <= key);
+        &self.shards[owner - 1]
     }
 }
 
