@@ -37,6 +37,7 @@
 //! | choose what an acknowledgement promises | [`Durability`] |
 //! | consume all shards | [`WorkerPool`], [`RecordProcessor`], [`Checkpointer`] |
 //! | put records aside that cannot be processed | [`OnPoison`], [`DeadLetters`] |
+//! | read all shards as one, or one key | [`Stream::scan`], [`Stream::scan_key`] |
 //! | read a shard yourself | [`Stream::shard_iterator`], [`Stream::get_records`] |
 //! | change the number of shards | [`Stream::reshard_to`], [`split_shard`](Stream::split_shard) |
 //! | see what there is | [`Stream::describe`], [`Stream::shards_with`], [`Stream::children`] |
@@ -75,7 +76,10 @@ pub use record::{
     MAX_PARTITION_KEY_CHARS, MAX_RECORD_BYTES, PutRecord, Receipt, Record, WaitStrategy,
 };
 pub use repair::{Remedy, Repair, Repaired, plan_repair, repair};
-pub use stream::{Page, ShardDescription, ShardIterator, Stream, StreamBuilder, StreamDescription};
+pub use stream::{
+    Page, Scan, ScannedRecord, ShardDescription, ShardIterator, Stream, StreamBuilder,
+    StreamDescription,
+};
 pub use verify::{
     Finding, FindingKind, Verification, VerifyProgress, verify, verify_with_progress,
 };

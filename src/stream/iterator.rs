@@ -16,7 +16,7 @@ use crate::shard::cursor::Place;
 use crate::stream::Stream;
 
 /// How long a reader sleeps before it looks again what another process has written.
-const POLL: Duration = Duration::from_millis(1);
+pub(super) const POLL: Duration = Duration::from_millis(1);
 
 /// A place in a shard to read from: a plain value that never expires. Reading does not change it;
 /// the page that was read has the next one.
@@ -303,6 +303,12 @@ impl Stream {
             return Err(Error::WrongShard { shard, sequence_number, lies_in });
         }
         Ok(at)
+    }
+
+    /// Does not notify `event` any more of what happens in a shard.
+    pub(super) fn forget(&self, shard: ShardId, event: &Arc<Event>) -> Result<()> {
+        self.shard(shard)?.1.forget(event);
+        Ok(())
     }
 
     fn notify_at(&self, shard: &Shard, at: &ShardIterator, event: &Arc<Event>) -> Result<bool> {

@@ -9,6 +9,7 @@ mod plan;
 mod put;
 mod reshard;
 mod router;
+mod scan;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use builder::StreamBuilder;
 pub(crate) use builder::{must_be_stream, read_manifest};
 pub use describe::{ShardDescription, StreamDescription};
 pub use iterator::{Page, ShardIterator};
+pub use scan::{Scan, ScannedRecord};
 
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;
@@ -183,10 +185,17 @@ impl Stream {
 
     /// A shard by its id.
     fn shard(&self, shard: ShardId) -> Result<(ShardInfo, Arc<Shard>)> {
-        let shape = self.inner.shape.read();
-        let found = shape.info(shard).zip(shape.shards.get(&shard));
-        let (info, at) = found.ok_or(Error::ShardNotFound { shard })?;
-        Ok((info.clone(), Arc::clone(at)))
+        let found = || {
+            let shape = self.inner.shape.read();
+            let (info, at) = shape.info(shard).zip(shape.shards.get(&shard))?;
+            Some((info.clone(), Arc::clone(at)))
+        };
+        if let Some(found) = found() {
+            return Ok(found);
+        }
+        // Another process may just have made it.
+        self.refresh()?;
+        found().ok_or(Error::ShardNotFound { shard })
     }
 
     /// Looks whether another process has changed the shape.

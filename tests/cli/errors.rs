@@ -13,6 +13,9 @@ fn verbs_on(path: &str) -> Vec<Ran> {
         run(&["tail", path]),
         run(&["verify", path]),
         run(&["repair", path]),
+        run(&["split", path, "0"]),
+        run(&["merge", path, "0", "1"]),
+        run(&["reshard", path, "3"]),
         run(&["work", path, "--app", "a", "--until-idle"]),
         run_with(&["put", path], "line\n"),
     ]

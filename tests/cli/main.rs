@@ -7,6 +7,7 @@ mod harness;
 mod overview;
 mod put;
 mod reshard;
+mod shape;
 mod tail;
 mod verify;
 mod work;

@@ -9,13 +9,17 @@ mod demo;
 mod failure;
 mod info;
 mod lines;
+mod ls;
+mod merge;
 mod offset;
 mod output;
 mod put;
 mod record_format;
 mod repair;
-mod shard_merge;
+mod reshard;
+mod ring;
 mod signals;
+mod split;
 mod tail;
 mod verify;
 mod work;
@@ -40,9 +44,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Create(create::Args),
+    Ls(ls::Args),
     Info(info::Args),
     Put(put::Args),
     Tail(tail::Args),
+    Split(split::Args),
+    Merge(merge::Args),
+    Reshard(reshard::Args),
     Work(work::Args),
     DeadLetters(dead_letters::Args),
     Verify(verify::Args),
@@ -53,9 +61,13 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Create(args) => create::run(&args),
+        Verb::Ls(args) => ls::run(&args),
         Verb::Info(args) => info::run(&args),
         Verb::Put(args) => put::run(&args),
         Verb::Tail(args) => tail::run(&args),
+        Verb::Split(args) => split::run(&args),
+        Verb::Merge(args) => merge::run(&args),
+        Verb::Reshard(args) => reshard::run(&args),
         Verb::Work(args) => work::run(&args),
         Verb::DeadLetters(args) => dead_letters::run(&args),
         Verb::Verify(args) => verify::run(&args),

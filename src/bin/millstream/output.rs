@@ -38,6 +38,22 @@ pub(crate) fn count(number: u64, thing: &str) -> String {
     format!("{} {thing}{ending}", HumanCount(number))
 }
 
+/// A time, given in milliseconds since 1970, as `2025-01-01 12:00` in UTC.
+pub(crate) fn time(ms: u64) -> String {
+    let minutes = ms / 60_000;
+    // Days since 1 March of the year 0, so that a leap day is the last day of its year; 146,097
+    // make 400 years.
+    let days = minutes / 1440 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let year = era * 400 + year + u64::from(month >= 10);
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minutes / 60 % 24, minutes % 60)
+}
+
 /// Whether the reader of a pipe is gone, as seen from the end that writes.
 pub(crate) fn is_pipe_closed(pipe: impl AsFd) -> bool {
     wait_for_closed_pipe(pipe, Duration::ZERO)
@@ -59,5 +75,26 @@ fn wait_for(file: impl AsFd, flags: PollFlags, timeout: Duration) -> PollFlags {
     match poll(&mut fds, Some(&timeout)) {
         Ok(1..) => fds[0].revents(),
         _ => PollFlags::empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn times_are_written_as_people_write_them() {
+        let cases = [
+            (0, "1970-01-01 00:00"),
+            (951_868_799_999, "2000-02-29 23:59"),
+            (951_868_800_000, "2000-03-01 00:00"),
+            (1_709_208_000_000, "2024-02-29 12:00"),
+            (1_735_689_599_999, "2024-12-31 23:59"),
+            (1_735_689_600_000, "2025-01-01 00:00"),
+            (4_107_542_400_000, "2100-03-01 00:00"),
+        ];
+        for (ms, text) in cases {
+            assert_eq!(super::time(ms), text);
+        }
+        // As long as records can tell it.
+        assert_eq!(super::time((1 << 48) - 1), "10889-08-02 05:31");
     }
 }

@@ -5,13 +5,12 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millstream::{ShardId, Stream};
+use millstream::{Scan, ShardFilter, ShardId, ShardIterator, StartingPosition, Stream};
 
 use crate::failure::{Exit, Failure, Result};
 use crate::offset::Offset;
 use crate::output;
 use crate::record_format::{FormatArgs, RecordFormat};
-use crate::shard_merge::{Next, ShardMerge};
 
 const OUTPUT_BUFFER_BYTES: usize = 256 << 10;
 /// How often one who waits for records looks whether anybody still wants them.
@@ -56,6 +55,10 @@ pub(crate) struct Args {
     /// Read this shard only, given as shardId-000000000007 or 7.
     #[arg(long, value_name = "SHARD")]
     shard: Option<ShardId>,
+    /// Write only the records of this partition key, and read only the shards that it went to (or
+    /// the one that is given). Records that were put with an explicit hash key may be elsewhere.
+    #[arg(long)]
+    key: Option<String>,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -69,39 +72,74 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "a sequence number is a place in one shard; say which, with --shard",
         ));
     }
-    let merge = ShardMerge::new(stream, args.shard, args.offset, args.follow)?;
+    let scan = stream.scan_from(iterators(&stream, args)?)?;
+    let scan = match (args.follow, args.shard) {
+        (false, _) => scan,
+        (true, Some(_)) => scan.follow(),
+        (true, None) => scan.follow_lineage(),
+    };
     let out = BufWriter::with_capacity(OUTPUT_BUFFER_BYTES, output::stdout()?);
-    let mut tail = Tail { out, format: args.format.format(), written: 0 };
-    let done = tail.copy(merge, args.count.unwrap_or(u64::MAX));
+    let (format, key) = (args.format.format(), args.key.clone());
+    let mut tail = Tail { out, format, key, written: 0 };
+    let done = tail.copy(scan, args.count.unwrap_or(u64::MAX));
     // What was read before an error is written all the same.
     let flushed = tail.out.flush().map_err(|e| Failure::stdout(&e));
     let _ = tail.out.into_parts(); // not flushed a second time
     done.and(flushed)
 }
 
+/// Where to begin, in each of the shards that are to be read.
+fn iterators(stream: &Stream, args: &Args) -> Result<Vec<ShardIterator>> {
+    let shards = match (args.shard, args.offset) {
+        (Some(shard), _) => vec![stream.describe_shard(shard)?.info],
+        // Near the end of the stream, closed shards have nothing to say.
+        (_, Offset::Latest | Offset::FromEnd(_)) => stream.shards_with(ShardFilter::AtLatest),
+        _ => stream.shards(),
+    };
+    let key = args.key.as_deref().filter(|_| args.shard.is_none());
+    let hash_key = key.map(|key| stream.hash_algorithm().hash(key));
+    let mut iterators = Vec::new();
+    for shard in shards {
+        if hash_key.is_none_or(|key| shard.hash_key_range.contains(key)) {
+            let from = |position| stream.shard_iterator(shard.id, position);
+            iterators.push(match args.offset {
+                Offset::Horizon => from(StartingPosition::TrimHorizon)?,
+                Offset::Latest => from(StartingPosition::Latest)?,
+                Offset::Number(number) => from(StartingPosition::AtSequenceNumber(number))?,
+                Offset::TimestampMs(ms) => from(StartingPosition::AtTimestampMs(ms))?,
+                Offset::FromEnd(count) => stream.tail(shard.id, count)?,
+            });
+        }
+    }
+    Ok(iterators)
+}
+
 struct Tail {
     out: BufWriter<File>,
     format: RecordFormat,
+    key: Option<String>,
     written: u64,
 }
 
 impl Tail {
-    fn copy(&mut self, mut merge: ShardMerge, count: u64) -> Result<()> {
+    fn copy(&mut self, mut scan: Scan, count: u64) -> Result<()> {
         while self.written < count {
-            match merge.next()? {
-                Next::Record(shard, record) => {
-                    let written = self.format.write(&mut self.out, shard, &record);
-                    written.map_err(|e| Failure::stdout(&e))?;
-                    self.written += 1;
+            let Some(scanned) = scan.next().transpose()? else {
+                if scan.is_finished() {
+                    break;
                 }
-                Next::Tip => {
-                    self.out.flush().map_err(|e| Failure::stdout(&e))?;
-                    if output::is_pipe_closed(self.out.get_ref()) {
-                        return Err(Failure::stdout(&std::io::ErrorKind::BrokenPipe.into()));
-                    }
-                    merge.wait(READER_CHECK_INTERVAL);
+                self.out.flush().map_err(|e| Failure::stdout(&e))?;
+                if output::is_pipe_closed(self.out.get_ref()) {
+                    return Err(Failure::stdout(&std::io::ErrorKind::BrokenPipe.into()));
                 }
-                Next::End => break,
+                scan.wait(READER_CHECK_INTERVAL)?;
+                continue;
+            };
+            let record = scanned.record();
+            if self.key.as_deref().is_none_or(|key| record.partition_key() == key) {
+                let written = self.format.write(&mut self.out, scanned.shard(), &record);
+                written.map_err(|e| Failure::stdout(&e))?;
+                self.written += 1;
             }
         }
         Ok(())
