@@ -16,6 +16,13 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// No file is followed through a link, and a FIFO in a file's place does not block the open.
 const OPEN_FLAGS: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 
+/// Something on the disk is about to change, or be made durable: tests look at it here.
+#[inline]
+pub(crate) fn step() {
+    #[cfg(test)]
+    super::steps::look();
+}
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).mode(FILE_MODE).custom_flags(OPEN_FLAGS.bits().cast_signed());
@@ -44,6 +51,7 @@ pub(crate) fn open_write(path: &Path) -> Result<File> {
 
 /// Creates a file that does not exist yet.
 pub(crate) fn create_new(path: &Path) -> Result<File> {
+    step();
     open(path, options().write(true).create_new(true))
 }
 
@@ -95,11 +103,13 @@ pub(crate) fn read_at(file: &File, path: &Path, buffer: &mut [u8], offset: u64) 
 
 /// Writes the whole buffer.
 pub(crate) fn write_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> Result<()> {
+    step();
     file.write_all_at(bytes, offset).map_err(|e| Error::io("write", path, e))
 }
 
 /// Makes a file's content and length durable.
 pub(crate) fn sync(file: &File, path: &Path) -> Result<()> {
+    step();
     file.sync_all().map_err(|e| Error::io("sync", path, e))
 }
 
@@ -115,9 +125,11 @@ pub(crate) fn sync_directory(path: &Path) -> Result<()> {
 /// Replaces the content of a file, or creates it: after a crash the old content is there or the
 /// new, whole.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    step();
     let fresh = path.with_extension("new");
     remove(&fresh)?;
     let mut file = create_new(&fresh)?;
+    step();
     let written = file.write_all(bytes).map_err(|e| Error::io("write", &fresh, e));
     if let Err(error) =
         written.and_then(|()| sync(&file, &fresh)).and_then(|()| rename(&fresh, path))
@@ -135,21 +147,25 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Renames a file.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
+    step();
     fs::rename(from, to).map_err(|e| Error::io("rename", from, e))
 }
 
 /// Gives a file a second name, which nothing has yet.
 pub(crate) fn link(path: &Path, second: &Path) -> Result<()> {
+    step();
     fs::hard_link(path, second).map_err(|e| Error::io("give a second name to", path, e))
 }
 
 /// Gives a file a length; what is added reads as zeros.
 pub(crate) fn set_len(file: &File, path: &Path, len: u64) -> Result<()> {
+    step();
     file.set_len(len).map_err(|e| Error::io("set the length of", path, e))
 }
 
 /// Removes a file, if there is one.
 pub(crate) fn remove(path: &Path) -> Result<()> {
+    step();
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
         _ => Ok(()),
@@ -171,6 +187,7 @@ pub(crate) fn create_directory(path: &Path) -> Result<()> {
 
 /// Creates a directory in one that is there, durably; one that exists is fine.
 pub(crate) fn create_subdirectory(path: &Path) -> Result<()> {
+    step();
     let existed = match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
         Ok(()) => false,
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => true,
@@ -238,6 +255,7 @@ pub(crate) fn size_of_tree(path: &Path) -> u64 {
 
 /// Gives a file all its blocks, so that no write into a map of it can find the disk full.
 pub(crate) fn allocate(file: &File, path: &Path, len: u64) -> Result<()> {
+    step();
     // Beyond the limit of this process the system would kill it with SIGXFSZ.
     if getrlimit(Resource::Fsize).current.is_some_and(|limit| len > limit) {
         return Err(Error::io("allocate", path, rustix::io::Errno::FBIG.into()));
@@ -257,6 +275,7 @@ pub(crate) fn allocate(file: &File, path: &Path, len: u64) -> Result<()> {
 /// Gives back the blocks from `start` on; the file keeps its length and reads as zeros there.
 /// File systems that cannot are left as they are.
 pub(crate) fn release(file: &File, start: u64, len: u64) {
+    step();
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     // Only room is lost when it fails.
     let _ = rustix::fs::fallocate(file, flags, start, len);

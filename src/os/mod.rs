@@ -9,6 +9,8 @@ pub(crate) mod mmap;
 #[cfg(loom)]
 pub(crate) mod mmap_model;
 pub(crate) mod signal;
+#[cfg(test)]
+pub(crate) mod steps;
 pub(crate) mod sync;
 #[cfg(loom)]
 pub(crate) mod sync_model;

@@ -310,12 +310,14 @@ impl Segment {
 
     /// Writes the seal. Only the writer's maintenance does, one at a time.
     pub(crate) fn seal(&self, seal: &Seal) -> Result<()> {
+        fs::step();
         self.map.store(SEAL_AT as usize, &seal.encode(self.header.salt));
         self.sync(SEAL_AT..SEAL_AT + SEAL_LEN)
     }
 
     /// Makes a part of the file durable.
     pub(crate) fn sync(&self, range: std::ops::Range<u32>) -> Result<()> {
+        fs::step();
         let range = range.start as usize..range.end as usize;
         self.map.sync(range).map_err(|e| Error::io("sync", &self.path, e))
     }

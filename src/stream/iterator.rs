@@ -128,7 +128,11 @@ impl Stream {
         };
         let place = match from {
             StartingPosition::TrimHorizon => Place { address: at.log.start, segment: None },
-            StartingPosition::Latest => at.tip()?.place,
+            StartingPosition::Latest => match info.ending_sequence_number {
+                // Nothing comes behind it.
+                Some(end) => Place { address: number(end)?, segment: None },
+                None => at.tip()?.place,
+            },
             StartingPosition::AtSequenceNumber(at) => Place { address: number(at)?, segment: None },
             StartingPosition::AfterSequenceNumber(after) => {
                 Place { address: number(after)?.saturating_add(1), segment: None }

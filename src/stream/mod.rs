@@ -4,6 +4,8 @@ mod builder;
 mod describe;
 mod iterator;
 mod keeper;
+#[cfg(test)]
+mod kills;
 mod lineage;
 mod plan;
 mod put;
