@@ -42,6 +42,7 @@
 //! | change the number of shards | [`Stream::reshard_to`], [`split_shard`](Stream::split_shard) |
 //! | see what there is | [`Stream::describe`], [`Stream::shards_with`], [`Stream::children`] |
 //! | look for damage in all files of a stream | [`verify()`] |
+//! | see the bytes of a segment explained | [`inspect_segment`] |
 //! | set damage aside and go on | [`repair()`] |
 //! | know what can go wrong | [`Error`] |
 //! | know what is on the disk | [`manual::format`] |
@@ -81,7 +82,8 @@ pub use stream::{
     StreamDescription,
 };
 pub use verify::{
-    Finding, FindingKind, Verification, VerifyProgress, verify, verify_with_progress,
+    Finding, FindingKind, SegmentPart, SegmentPartKind, Verification, VerifyProgress,
+    inspect_segment, verify, verify_with_progress,
 };
 pub use worker::{
     Checkpoint, CheckpointPolicy, Checkpointer, DeadLetter, DeadLetters, Initialization, OnPoison,

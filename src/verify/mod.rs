@@ -8,6 +8,7 @@
 
 mod finding;
 pub(crate) mod image;
+mod inspect;
 mod shard;
 
 use std::path::Path;
@@ -24,6 +25,7 @@ use crate::verify::shard::Place;
 pub(crate) use shard::Part;
 
 pub use finding::{Finding, FindingKind, Verification, VerifyProgress};
+pub use inspect::{SegmentPart, SegmentPartKind, inspect_segment};
 
 /// The longest manifest that is read.
 const MAX_MANIFEST_BYTES: u64 = 1 << 30;

@@ -13,6 +13,8 @@ fn verbs_on(path: &str) -> Vec<Ran> {
         run(&["tail", path]),
         run(&["verify", path]),
         run(&["repair", path]),
+        run(&["export", path]),
+        run_with(&["import", path], "{\"data\":\"x\"}\n"),
         run(&["split", path, "0"]),
         run(&["merge", path, "0", "1"]),
         run(&["reshard", path, "3"]),

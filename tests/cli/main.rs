@@ -3,6 +3,7 @@
 
 mod dead_letters;
 mod errors;
+mod files;
 mod harness;
 mod overview;
 mod put;

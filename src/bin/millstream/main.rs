@@ -6,7 +6,10 @@ mod child;
 mod create;
 mod dead_letters;
 mod demo;
+mod dump;
+mod export;
 mod failure;
+mod import;
 mod info;
 mod lines;
 mod ls;
@@ -55,6 +58,9 @@ enum Verb {
     DeadLetters(dead_letters::Args),
     Verify(verify::Args),
     Repair(repair::Args),
+    Dump(dump::Args),
+    Export(export::Args),
+    Import(import::Args),
     Demo(demo::Args),
 }
 
@@ -72,6 +78,9 @@ fn main() -> ExitCode {
         Verb::DeadLetters(args) => dead_letters::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Repair(args) => repair::run(&args),
+        Verb::Dump(args) => dump::run(&args),
+        Verb::Export(args) => export::run(&args),
+        Verb::Import(args) => import::run(&args),
         Verb::Demo(args) => demo::run(&args),
     };
     match done {

@@ -197,9 +197,30 @@ pub(crate) fn data_as_json(data: &[u8]) -> (&'static str, String) {
     }
 }
 
+/// The letters of RFC 4648.
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// The bytes that `data_as_json` has written as base64; none if it is no such text.
+pub(crate) fn data_from_base64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (letters, padding) = match text.find('=') {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    if !text.len().is_multiple_of(4) || !["", "=", "=="].contains(&padding) {
+        return None;
+    }
+    for four in letters.as_bytes().chunks(4) {
+        let value = |letter: &u8| ALPHABET.iter().position(|other| other == letter);
+        let bits = four.iter().try_fold(0, |bits, letter| Some(bits << 6 | value(letter)?))?;
+        let bits = (bits << (6 * (4 - four.len()))) as u32;
+        bytes.extend_from_slice(&bits.to_be_bytes()[1..four.len()]);
+    }
+    Some(bytes)
+}
+
 /// RFC 4648, with padding.
 fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
         let byte = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
@@ -229,6 +250,14 @@ mod tests {
         ];
         for (plain, encoded) in cases {
             assert_eq!(base64(plain.as_bytes()), encoded);
+            assert_eq!(data_from_base64(encoded).as_deref(), Some(plain.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn texts_that_are_no_base64_are_refused() {
+        for wrong in ["Z", "Zg", "Zg=", "Zg===", "Z===", "Zm9v!", "Zm9=Zm9v", "Zm9v Zm9"] {
+            assert_eq!(data_from_base64(wrong), None, "{wrong}");
         }
     }
 
