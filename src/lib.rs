@@ -45,6 +45,7 @@
 //! | see the bytes of a segment explained | [`inspect_segment`] |
 //! | set damage aside and go on | [`repair()`] |
 //! | know what can go wrong | [`Error`] |
+//! | know how it differs from AWS | [`manual::kinesis`] |
 //! | know what is on the disk | [`manual::format`] |
 
 // In tests an unwrap is an assertion.

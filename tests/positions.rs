@@ -157,6 +157,59 @@ fn a_clock_that_steps_back_changes_neither_order_nor_start() {
 }
 
 #[test]
+fn a_clock_that_steps_back_ten_seconds_leaves_every_time_where_it_was() {
+    let clock = TestClock::new();
+    clock.set(10_000);
+    let Fixture { stream, .. } = &Fixture::with(|builder| builder.clock(clock.clone()));
+    for (n, ms) in [10_000, 10_100, 10_200, 10_300, 10_400, 400].into_iter().enumerate() {
+        clock.set(ms);
+        put(stream, &format!("r{}", n + 1));
+    }
+    let at = |ms| read_all(stream, S0, StartingPosition::AtTimestampMs(START_MS + ms));
+    assert_eq!(at(10_400), ["r5", "r6"]);
+    assert_eq!(at(10_300), ["r4", "r5", "r6"]);
+    assert_eq!(at(400).len(), 6, "r6 is not the first that arrived then or later");
+    assert!(at(10_401).is_empty());
+}
+
+#[test]
+fn times_are_found_and_nobody_hangs_though_the_clock_steps_back_and_forth_by_a_year() {
+    const YEAR: u64 = 365 * 24 * 3600 * 1000;
+    let clock = TestClock::new();
+    let mut fixture =
+        Fixture::with(|builder| builder.clock(clock.clone()).max_segment_bytes(64 << 10));
+    let mut arrivals = Vec::new();
+    // Several segments, some of them finished, and openings in between.
+    for round in 0..6 {
+        for n in 0..400 {
+            let ms = YEAR * [1, 0, 2, 1, 0, 1][round] + n;
+            clock.set(ms);
+            fixture.stream.put("k", format!("{}{}", arrivals.len(), " ".repeat(100))).unwrap();
+            arrivals.push(ms);
+        }
+        let Fixture { stream, directory } = &fixture;
+        let reader = Stream::open_read_only(directory.path()).unwrap();
+        for ms in arrivals.iter().step_by(97).flat_map(|ms| [*ms, *ms + 1]).chain([0, 3 * YEAR]) {
+            let first = arrivals.iter().position(|arrival| *arrival >= ms);
+            for stream in [stream, &reader] {
+                let at = StartingPosition::AtTimestampMs(START_MS + ms);
+                let found = read(stream, &iterator(stream, at), 1).0;
+                let found = found.first().map(|data| data.trim_end().parse().unwrap());
+                assert_eq!(found, first, "{ms}");
+            }
+        }
+        let horizon = iterator(stream, StartingPosition::TrimHorizon);
+        assert_eq!(stream.lag(&horizon).unwrap().records, arrivals.len() as u64);
+        assert!(stream.wait(&horizon, Duration::MAX).unwrap());
+        fixture.stream.flush().unwrap();
+        let Fixture { directory, stream } = fixture;
+        stream.close().unwrap();
+        let builder = Stream::builder(directory.path()).clock(clock.clone());
+        fixture = Fixture { stream: builder.open_existing().unwrap(), directory };
+    }
+}
+
+#[test]
 fn a_limit_divides_the_records_into_pages() {
     let (Fixture { stream, .. }, ..) = &five_records();
     let mut next = iterator(stream, StartingPosition::TrimHorizon);

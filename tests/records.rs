@@ -4,8 +4,8 @@ mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::{Fixture, S0, put, read_all};
-use millstream::{Error, Limit, MAX_RECORD_BYTES, StartingPosition, Stream};
+use common::{Fixture, S0, S1, S2, put, read_all};
+use millstream::{Error, Limit, MAX_RECORD_BYTES, PutRecord, StartingPosition, Stream};
 
 /// Puts a record and reads it back.
 fn round_trip(stream: &Stream, key: &str, data: &[u8]) {
@@ -84,6 +84,25 @@ fn a_batch_has_a_result_for_each_record_and_puts_those_that_are_good() {
     assert!(matches!(results[1], Err(Error::InvalidPartitionKey { characters: 0 })));
     assert!(matches!(results[3], Err(Error::RecordTooLarge { .. })));
     assert!(stream.put_batch([("a", "1"); 0]).is_empty());
+}
+
+#[test]
+fn a_batch_of_seven_over_three_shards_has_seven_results_in_order_and_keeps_it_in_each_shard() {
+    let Fixture { stream, .. } = &Fixture::new(3);
+    let ranges: Vec<_> = stream.shards().iter().map(|shard| shard.hash_key_range).collect();
+    // Items 1 to 7, and the shard that each belongs to.
+    let owners = [1, 2, 1, 2, 1, 2, 0];
+    let data: Vec<_> = (1..=7).map(|n| n.to_string()).collect();
+    let records = data
+        .iter()
+        .zip(owners)
+        .map(|(data, owner)| PutRecord::new("k", data).explicit_hash_key(ranges[owner].start));
+    let results = stream.put_batch(records);
+    let shards = results.iter().map(|result| result.as_ref().unwrap().shard.index() as usize);
+    assert!(shards.eq(owners));
+    for (shard, expected) in [(S2, &["2", "4", "6"][..]), (S1, &["1", "3", "5"]), (S0, &["7"])] {
+        assert_eq!(read_all(stream, shard, StartingPosition::TrimHorizon), expected);
+    }
 }
 
 #[test]

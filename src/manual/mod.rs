@@ -2,3 +2,6 @@
 
 #[doc = include_str!("format.md")]
 pub mod format {}
+
+#[doc = include_str!("kinesis.md")]
+pub mod kinesis {}
