@@ -284,11 +284,10 @@ impl<S: Source> ShardWorker<S> {
             if let Err(error) = told {
                 entry.fail(self.failures.saturating_add(1), error);
             }
-            entry.outcome = Some(match (entry.state, &entry.last_error) {
+            entry.outcome = Some(match (entry.failed_attempts, &entry.last_error) {
                 _ if is_lost => Outcome::LeaseLost,
-                (ShardState::Retrying | ShardState::Parked, Some(error)) => {
-                    Outcome::Failed { attempts: entry.failed_attempts, error: error.clone() }
-                }
+                // Also if the next attempt had begun, and had not got anywhere.
+                (attempts @ 1.., Some(error)) => Outcome::Failed { attempts, error: error.clone() },
                 _ => Outcome::Stopped,
             });
         });

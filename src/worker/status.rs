@@ -76,7 +76,7 @@ pub enum Outcome {
     /// busy. If a batch is processed successfully after all, it is checkpointed still; no other
     /// callback is called.
     NotFinished,
-    /// Its last attempt had failed, and the next one had not come yet or was not to come; or its
+    /// Its last attempt had failed, and the next one had got nowhere yet or was not to come; or its
     /// processor failed when it was told of the shutdown. Nothing that failed is checkpointed.
     Failed {
         /// How many attempts had failed since the worker last got on.

@@ -1,5 +1,7 @@
 //! How a pool ends.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::*;
@@ -109,6 +111,29 @@ fn a_shard_that_was_to_be_retried_is_reported_as_failed() {
     let failed = Outcome::Failed { attempts: 1, error: "no".into() };
     assert_eq!(pool.shutdown(LONG), [(S0, failed)]);
     assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
+}
+
+#[test]
+fn a_failure_is_reported_though_the_next_attempt_had_just_begun() {
+    let mut fixture = Fixture::new(2);
+    fixture.options.retry_delay = RetryDelay { first: Duration::ZERO, max: Duration::ZERO };
+    fixture.source.put(S0);
+    let (entered, has_entered) = unbounded();
+    let (release, released) = bounded::<()>(0);
+    let begun = AtomicUsize::new(0);
+    let mut recorder = fixture.recorder().on_batch(|_, _| Err("no".into()));
+    recorder.on_initialize = Arc::new(move |shard| {
+        if shard == S0 && begun.fetch_add(1, Ordering::Relaxed) == 1 {
+            entered.send(())?;
+            released.recv()?;
+        }
+        Ok(())
+    });
+    let pool = fixture.start(release_at_shutdown(recorder, release));
+    has_entered.recv().unwrap();
+    wait_for_state(&pool, S1, ShardState::Idle);
+    let failed = Outcome::Failed { attempts: 1, error: "no".into() };
+    assert_eq!(pool.shutdown(LONG), [(S0, failed), (S1, Outcome::Stopped)]);
 }
 
 #[test]
