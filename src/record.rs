@@ -203,7 +203,8 @@ pub struct Lag {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitStrategy {
-    /// Sleeps until woken by the put: some 10 microseconds late, costs nothing meanwhile.
+    /// Sleeps until woken by the put, some 10 microseconds late, if there are no news in the first
+    /// 20; costs nothing while it sleeps.
     #[default]
     Park,
     /// Looks again and again, and lets other threads run in between.
@@ -214,7 +215,7 @@ pub enum WaitStrategy {
 
 /// Memory that published records lie in: a mapped segment. A batch keeps it alive.
 pub(crate) trait Pages: Send + Sync {
-    /// The bytes from `start` on; they are those of a published record.
+    /// The bytes from `start` on; they are those of published records and what lies between.
     fn bytes(&self, start: u32, len: u32) -> &[u8];
 }
 
@@ -252,8 +253,16 @@ pub(crate) struct Entry {
 pub struct Batch {
     shard: ShardId,
     entries: Vec<Entry>,
-    pages: Vec<Arc<dyn Pages>>,
+    pages: Vec<Lent>,
     lag: Lag,
+}
+
+/// The part of some pages that the records of a batch lie in.
+#[derive(Clone)]
+struct Lent {
+    pages: Arc<dyn Pages>,
+    start: u32,
+    end: u32,
 }
 
 impl Batch {
@@ -264,12 +273,16 @@ impl Batch {
 
     /// Adds memory; the entries pushed from now on lie in it.
     pub(crate) fn push_pages(&mut self, pages: Arc<dyn Pages>) {
-        self.pages.push(pages);
+        self.pages.push(Lent { pages, start: u32::MAX, end: 0 });
     }
 
     /// Adds a record that lies in the pages added last, with a key that is UTF-8.
     pub(crate) fn push(&mut self, entry: Entry) {
-        self.entries.push(Entry { pages: (self.pages.len() - 1) as u16, ..entry });
+        let index = self.pages.len() - 1;
+        let lent = &mut self.pages[index];
+        lent.start = lent.start.min(entry.start);
+        lent.end = lent.end.max(entry.start + entry.len());
+        self.entries.push(Entry { pages: index as u16, ..entry });
     }
 
     /// Says how much is behind the last record.
@@ -295,21 +308,13 @@ impl Batch {
     /// The record at this place of the batch.
     pub fn get(&self, index: usize) -> Option<Record<'_>> {
         let entry = self.entries.get(index)?;
-        let pages = &self.pages[usize::from(entry.pages)];
-        let key_len = usize::from(entry.key_len);
-        let (partition_key, data) =
-            pages.bytes(entry.start, u32::from(entry.key_len) + entry.data_len).split_at(key_len);
-        Some(Record {
-            partition_key,
-            data,
-            sequence_number: entry.address.into(),
-            arrival_ms: entry.arrival_ms,
-        })
+        let lent = &self.pages[usize::from(entry.pages)];
+        Some(entry.record(lent.pages.bytes(entry.start, entry.len())))
     }
 
     /// The records, in the order of their sequence numbers.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { batch: self, indices: 0..self.len() }
+        Iter { batch: self, indices: 0..self.len(), pages: None, start: 0, bytes: &[] }
     }
 
     /// The number of the last record, if there is one.
@@ -338,18 +343,54 @@ impl<'a> IntoIterator for &'a Batch {
     }
 }
 
+impl Entry {
+    /// The bytes of key and data.
+    #[inline]
+    fn len(&self) -> u32 {
+        u32::from(self.key_len) + self.data_len
+    }
+
+    /// The record with this key and data.
+    #[inline]
+    fn record<'a>(&self, bytes: &'a [u8]) -> Record<'a> {
+        let (partition_key, data) = bytes.split_at(usize::from(self.key_len));
+        let (sequence_number, arrival_ms) = (self.address.into(), self.arrival_ms);
+        Record { partition_key, data, sequence_number, arrival_ms }
+    }
+}
+
 /// The records of a [`Batch`], in order.
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     batch: &'a Batch,
     indices: std::ops::Range<usize>,
+    /// The pages that the last record was in; where in them the bytes begin that lie at hand.
+    pages: Option<u16>,
+    start: u32,
+    bytes: &'a [u8],
+}
+
+impl<'a> Iter<'a> {
+    #[inline]
+    fn record(&mut self, index: usize) -> Option<Record<'a>> {
+        let entry = self.batch.entries.get(index)?;
+        if self.pages != Some(entry.pages) {
+            let lent = &self.batch.pages[usize::from(entry.pages)];
+            (self.pages, self.start) = (Some(entry.pages), lent.start);
+            self.bytes = lent.pages.bytes(lent.start, lent.end - lent.start);
+        }
+        let at = (entry.start - self.start) as usize;
+        Some(entry.record(&self.bytes[at..at + entry.len() as usize]))
+    }
 }
 
 impl<'a> Iterator for Iter<'a> {
     type Item = Record<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Record<'a>> {
-        self.batch.get(self.indices.next()?)
+        let index = self.indices.next()?;
+        self.record(index)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -361,6 +402,7 @@ impl ExactSizeIterator for Iter<'_> {}
 
 impl DoubleEndedIterator for Iter<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.batch.get(self.indices.next_back()?)
+        let index = self.indices.next_back()?;
+        self.record(index)
     }
 }

@@ -9,6 +9,10 @@ use crate::record::{Batch, Entry, Limit};
 use crate::shard::segment::{Segment, Step};
 use crate::shard::{Log, Tip};
 
+/// When so many records were found, cache lines are fetched ahead. At the tip, where there are
+/// fewer, that would take them away from the producer who is about to write to them.
+const FEW: usize = 16;
+
 /// A place in a shard: the next record read has this address or a higher one.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
@@ -54,7 +58,7 @@ impl Log {
         let (mut in_pages, mut has_ended, mut next_arrival_ms) = (false, false, None);
         let mut ordinal = cursor.segment.first_ordinal;
         loop {
-            let step = match cursor.segment.record(cursor.offset) {
+            let step = match cursor.segment.record(cursor.offset, records.len() >= FEW) {
                 Some((header, len, next)) => Step::Record { header, len, next },
                 None => match cursor.segment.step_over_gaps(cursor.offset) {
                     Err(error) if records.is_empty() => return Err(error),

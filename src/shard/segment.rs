@@ -177,9 +177,9 @@ impl Segment {
 
     /// The record at `offset`, if what stands there is a published one that holds: its header, the
     /// length of key and data, and where the next frame is. What `step` says most of the time, in
-    /// less time.
+    /// less time; and cache lines of the ones to come are fetched, if that is asked for.
     #[inline]
-    pub(crate) fn record(&self, offset: u32) -> Option<(Header, u32, u32)> {
+    pub(crate) fn record(&self, offset: u32, fetch: bool) -> Option<(Header, u32, u32)> {
         let capacity = self.header.capacity as u32;
         if offset >= capacity {
             return None;
@@ -189,8 +189,10 @@ impl Segment {
             return None;
         }
         let len = word.frame_len() as usize;
-        let ahead = offset as usize + FETCHED_AHEAD;
-        self.map.prefetch(ahead, ahead + len.min(FETCHED_AHEAD));
+        if fetch {
+            let ahead = offset as usize + FETCHED_AHEAD;
+            self.map.prefetch(ahead, ahead + len.min(FETCHED_AHEAD));
+        }
         let bytes = self.map.bytes(offset as usize, len);
         let header = frame::verify(self.header.salt, word, self.address(offset), bytes)?;
         Some((header, word.len(), offset + word.frame_len()))

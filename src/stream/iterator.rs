@@ -17,6 +17,8 @@ use crate::stream::Stream;
 
 /// How long a reader sleeps before it looks again what another process has written.
 pub(super) const POLL: Duration = Duration::from_millis(1);
+/// How long it takes about to put a thread to sleep and to wake it.
+const WAKE_UP: Duration = Duration::from_micros(20);
 
 /// A place in a shard to read from: a plain value that never expires. Reading does not change it;
 /// the page that was read has the next one.
@@ -269,6 +271,7 @@ impl Stream {
                 Some(next) => at = next,
             }
             match strategy {
+                WaitStrategy::Park if shard.is_written_here() && comes_soon(&shard, &at) => {}
                 WaitStrategy::Park => self.sleep(&shard, &at, left())?,
                 WaitStrategy::Yield => watch(&shard, &at, std::thread::yield_now),
                 WaitStrategy::Spin => watch(&shard, &at, std::hint::spin_loop),
@@ -333,6 +336,18 @@ impl Stream {
         let page = self.get_records(iterator, Limit::records(1))?;
         Ok(page.next_shard_iterator.filter(|_| page.records.is_empty()))
     }
+}
+
+/// Whether news come about as soon as a sleeper would be awake: sleeping would only make it later.
+fn comes_soon(shard: &Shard, iterator: &ShardIterator) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < WAKE_UP {
+        if shard.may_have_news(&iterator.place) {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
 }
 
 /// Looks for news for some microseconds; the end of a shard and the time are looked at in between.
