@@ -166,7 +166,9 @@ pub(crate) fn recover(segments: &mut [Found]) -> Result<Vec<(u64, End)>> {
         }
         let fate = Fate::CutOff { durable: u64::MAX };
         let segment = found.open(fate)?;
-        let (end, whole_to) = truth(&segment, found.seal);
+        let limit = segment.header.capacity as u32;
+        let next_whole = |offset| segment.next_whole(offset, limit);
+        let (end, whole_to) = truth(found.header.base, found.first_ordinal, found.seal, next_whole);
         make_durable(found, end)?;
         found.end = Some(end);
         unfinished.insert(found.header.base, whole_to);
@@ -217,19 +219,24 @@ fn make_durable(found: &Found, end: End) -> Result<()> {
 
 /// Where the last whole frame of a segment ends, and how far the frames tell that all is durable;
 /// and where the first gap is.
-fn truth(segment: &Segment, seal: Option<Seal>) -> (End, u64) {
+/// `next_whole` says what is whole at an offset, or at the next place behind it.
+pub(super) fn truth(
+    base: u64,
+    first_ordinal: u64,
+    seal: Option<Seal>,
+    mut next_whole: impl FnMut(u32) -> (u32, Step),
+) -> (End, u64) {
     let mut end = End {
-        address: segment.start(),
-        first_ordinal: segment.first_ordinal,
+        address: base + u64::from(SEGMENT_HEADER_LEN),
+        first_ordinal,
         frames: 0,
         // If it was resumed, what was in it before had been made durable.
         durable: seal.map_or(0, |seal| seal.end.address),
     };
-    let limit = segment.header.capacity as u32;
-    let mut offset = segment.offset(end.address);
+    let mut offset = SEGMENT_HEADER_LEN;
     let (mut whole_to, mut is_whole) = (end.address, true);
     loop {
-        let (at, step) = segment.next_whole(offset, limit);
+        let (at, step) = next_whole(offset);
         is_whole &= at == offset;
         if cfg!(millstream_bug = "stops_at_hole") && !is_whole {
             return (end, whole_to);
@@ -247,13 +254,13 @@ fn truth(segment: &Segment, seal: Option<Seal>) -> (End, u64) {
             Step::End { frames } => {
                 if let Some(frames) = frames {
                     end.frames = frames;
-                    end.address = segment.address(at);
+                    end.address = base + u64::from(at);
                 }
                 return (end, whole_to);
             }
             Step::NotYet { .. } | Step::Damaged(_) => return (end, whole_to),
         };
-        end.address = segment.address(offset);
+        end.address = base + u64::from(offset);
         if is_whole {
             whole_to = end.address;
         }

@@ -1,6 +1,7 @@
 //! Recovery, case by case: each test makes the files that a crash could have left, and opens them.
 
 mod power_cut;
+mod subsets;
 
 use std::fs;
 use std::ops::Range;
