@@ -47,6 +47,7 @@
 //! | know what can go wrong | [`Error`] |
 //! | know how it differs from AWS | [`manual::kinesis`] |
 //! | know what is on the disk | [`manual::format`] |
+//! | know how all this is tested | [`manual::testing`] |
 
 // In tests an unwrap is an assertion.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

@@ -5,3 +5,6 @@ pub mod format {}
 
 #[doc = include_str!("kinesis.md")]
 pub mod kinesis {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}

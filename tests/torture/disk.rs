@@ -1,5 +1,6 @@
 //! Disks that can be cut off from power: file systems in image files.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -17,17 +18,19 @@ pub(crate) fn skip(what: &str, why: &str) -> bool {
     true
 }
 
+/// Whether this process may have mounts of its own, and why not.
+pub(crate) fn mounts_are_possible() -> Result<(), String> {
+    run("unshare", &["-m", "true"])
+}
+
 /// Runs this program again with mounts of its own, which end with it, however it ends: the loop
 /// devices with them. The outcome; none if this is that program.
 pub(crate) fn in_own_mounts(what: &str) -> Option<bool> {
     if std::env::var_os(OWN_MOUNTS).is_some() {
         return None;
     }
-    let probe = Command::new("unshare").args(["-m", "true"]).output();
-    match probe {
-        Ok(probe) if probe.status.success() => {}
-        Ok(probe) => return Some(skip(what, &String::from_utf8_lossy(&probe.stderr))),
-        Err(error) => return Some(skip(what, &format!("unshare: {error}"))),
+    if let Err(why) = mounts_are_possible() {
+        return Some(skip(what, &why));
     }
     let again = Command::new("unshare")
         .arg("-m")
@@ -42,6 +45,7 @@ pub(crate) fn in_own_mounts(what: &str) -> Option<bool> {
 pub(crate) struct Disk {
     directory: TempDir,
     options: String,
+    is_mounted: Cell<bool>,
 }
 
 /// What a command said if it failed.
@@ -57,7 +61,8 @@ impl Disk {
     /// A new file system of this kind, mounted with these options.
     pub(crate) fn new(kind: &str, options: &str) -> Result<Self, String> {
         run("xfs_io", &["-V"])?;
-        let disk = Self { directory: scratch(), options: format!("loop,{options}") };
+        let (directory, options) = (scratch(), format!("loop,{options}"));
+        let disk = Self { directory, options, is_mounted: Cell::new(false) };
         let image = disk.image();
         let size = if kind == "xfs" { "300M" } else { "64M" };
         run("truncate", &["-s", size, &image])?;
@@ -77,7 +82,9 @@ impl Disk {
     }
 
     fn mount(&self) -> Result<(), String> {
-        run("mount", &["-o", &self.options, &self.image(), self.path().to_str().unwrap()])
+        run("mount", &["-o", &self.options, &self.image(), self.path().to_str().unwrap()])?;
+        self.is_mounted.set(true);
+        Ok(())
     }
 
     fn unmount(&self) -> Result<(), String> {
@@ -97,7 +104,9 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // The loop device goes with the mount.
-        if let Err(error) = self.unmount() {
+        if self.is_mounted.get()
+            && let Err(error) = self.unmount()
+        {
             say(&error);
         }
     }

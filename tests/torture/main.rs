@@ -34,7 +34,7 @@ usage: torture METHOD [--seed N] [--NAME VALUE]...
                                                     the same, and cut their disk off from power
   syscalls  [--rounds 1]                            have each call to the system fail once
   soak      [--seconds 5]                           producers, workers, reshards, restarts
-  teeth     [--bug NAME] [--all 1]                  which seeded bug is caught by what";
+  teeth     [--bug NAME] [--all 1] [--loom 0]       which seeded bug is caught by what";
 
 /// What a method is told, and what it says.
 pub(crate) struct Run {
