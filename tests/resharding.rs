@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::{Fixture, S0, S1, S2, put, read, read_all};
@@ -146,14 +148,14 @@ fn shard_ids_are_never_used_again() {
 #[test]
 fn no_put_fails_while_shards_are_split_and_merged() {
     let Fixture { stream, .. } = &Fixture::new(1);
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     let put = std::thread::scope(|scope| {
         let producers: Vec<_> = (0..2)
             .map(|producer| {
                 let done = &done;
                 scope.spawn(move || {
                     let mut count = 0;
-                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    while !done.load(Ordering::Relaxed) {
                         let key = format!("{producer}/{}", count % 50);
                         stream.put(&key, format!("{count}")).unwrap();
                         count += 1;
@@ -167,7 +169,7 @@ fn no_put_fails_while_shards_are_split_and_merged() {
             let [low, high] = split(stream, shard, 1 << 127).unwrap();
             shard = stream.merge_shards(low, high).unwrap();
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        done.store(true, Ordering::Relaxed);
         producers.into_iter().map(|producer| producer.join().unwrap()).sum::<usize>()
     });
     let shards = stream.shards();
@@ -220,4 +222,46 @@ fn a_batch_keeps_the_order_of_its_keys_though_its_shards_are_split_while_it_is_p
     for (first, second) in first.iter().zip(second) {
         assert!(first.sequence_number < second.sequence_number, "{first:?} {second:?}");
     }
+}
+
+#[test]
+fn a_batch_keeps_its_order_while_shards_are_split_and_merged() {
+    let Fixture { directory: _directory, stream } = Fixture::new(1);
+    let keys: Vec<_> = (0..8).map(|key| key.to_string()).collect();
+    let (batches, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                batches.fetch_add(1, Ordering::Relaxed);
+                let batch = (0..2000).map(|n| (keys[n % 8].as_str(), "data"));
+                let receipts: Vec<_> =
+                    stream.put_batch(batch).into_iter().map(Result::unwrap).collect();
+                for key in 0..8 {
+                    // Numbers rise from parent to child.
+                    let of_key = receipts.iter().skip(key).step_by(8);
+                    assert!(of_key.is_sorted_by(|a, b| a.sequence_number < b.sequence_number));
+                }
+                let mut last = BTreeMap::new();
+                for receipt in receipts {
+                    let before = last.insert(receipt.shard, receipt.sequence_number);
+                    assert!(before < Some(receipt.sequence_number), "{}", receipt.shard);
+                }
+            }
+        });
+        let in_the_next_batch = || {
+            let now = batches.load(Ordering::Relaxed);
+            while batches.load(Ordering::Relaxed) == now && !producer.is_finished() {
+                std::thread::yield_now();
+            }
+        };
+        let reshaped = (0..20).try_fold(S0, |whole, _| {
+            in_the_next_batch();
+            let [low, high] = stream.split_shard(whole, HashKey::new(1 << 127))?;
+            in_the_next_batch();
+            stream.merge_shards(low, high)
+        });
+        is_over.store(true, Ordering::Relaxed);
+        reshaped.unwrap();
+        producer.join().unwrap();
+    });
 }

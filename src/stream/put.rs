@@ -292,6 +292,8 @@ impl Stream {
                 }
             }
         }
+        // Those of two parents go to one child, in the order of the batch.
+        left.sort_unstable_by_key(|pending| pending.index);
         left
     }
 
