@@ -125,6 +125,17 @@ pub enum Error {
         /// The file that there was no room for.
         path: PathBuf,
     },
+    /// The stream has reached its limit of bytes, and nothing may go: by its retention it rather
+    /// refuses records. Nothing was written. When applications have processed more, or something
+    /// was trimmed, try again.
+    StreamFull {
+        /// The bytes that its finished segments take.
+        taken: u64,
+        /// The bytes that must be free for it to go on.
+        needed: u64,
+        /// The most bytes that they may take.
+        limit: u64,
+    },
     /// A checkpoint must lie within the batch it is taken from, and not below the last one.
     InvalidCheckpoint {
         /// The shard.
@@ -225,6 +236,12 @@ impl fmt::Display for Error {
                 f,
                 "no room for {}; make room and try again, nothing acknowledged is lost",
                 path.display()
+            ),
+            Self::StreamFull { taken, needed, limit } => write!(
+                f,
+                "the stream is full: its segments take {taken} of {limit} bytes, {needed} more are \
+                 needed, and its retention lets nothing go; trim it, or try again when what is in \
+                 it was processed"
             ),
             Self::InvalidCheckpoint { shard, sequence_number, why } => {
                 write!(f, "{sequence_number} cannot be the checkpoint of {shard}: {why}")

@@ -41,6 +41,7 @@
 //! | read a shard yourself | [`Stream::shard_iterator`], [`Stream::get_records`] |
 //! | change the number of shards | [`Stream::reshard_to`], [`split_shard`](Stream::split_shard) |
 //! | see what there is | [`Stream::describe`], [`Stream::shards_with`], [`Stream::children`] |
+//! | decide how long records are kept | [`Retention`], [`Stream::trim`] |
 //! | look for damage in all files of a stream | [`verify()`] |
 //! | see the bytes of a segment explained | [`inspect_segment`] |
 //! | set damage aside and go on | [`repair()`] |
@@ -64,6 +65,7 @@ mod os;
 mod position;
 mod record;
 mod repair;
+mod retention;
 mod shard;
 mod stream;
 mod verify;
@@ -75,12 +77,13 @@ pub use lineage::{ShardFilter, ShardInfo};
 pub use os::clock::Clock;
 pub use position::{AwsSequenceNumber, SequenceNumber, ShardId, StartingPosition};
 pub use record::{
-    Batch, DEFAULT_MAX_RECORD_BYTES, Durability, Iter, Lag, Limit, MAX_OPEN_SHARDS,
+    Batch, DEFAULT_MAX_RECORD_BYTES, Durability, Gap, Iter, Lag, Limit, MAX_OPEN_SHARDS,
     MAX_PARTITION_KEY_CHARS, MAX_RECORD_BYTES, PutRecord, Receipt, Record, WaitStrategy,
 };
 pub use repair::{Remedy, Repair, Repaired, plan_repair, repair};
+pub use retention::{Retention, WhenFull};
 pub use stream::{
-    Page, Scan, ScannedRecord, ShardDescription, ShardIterator, Stream, StreamBuilder,
+    Page, Scan, ScannedRecord, ShardDescription, ShardIterator, Storage, Stream, StreamBuilder,
     StreamDescription,
 };
 pub use verify::{

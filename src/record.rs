@@ -199,6 +199,18 @@ pub struct Lag {
     pub millis: u64,
 }
 
+/// Records that a reader was about to read, and that retention has removed before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Gap {
+    /// Where the reader was: it had read everything below this number.
+    pub from: SequenceNumber,
+    /// Where reading goes on: nothing below this number is left.
+    pub to: SequenceNumber,
+    /// How many records there were in between; none if that is not known any more, because the
+    /// reader came with a number whose place is gone.
+    pub records: Option<u64>,
+}
+
 /// How to wait for records: the sooner they are seen, the more the waiting costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -255,6 +267,7 @@ pub struct Batch {
     entries: Vec<Entry>,
     pages: Vec<Lent>,
     lag: Lag,
+    gap: Option<Gap>,
 }
 
 /// The part of some pages that the records of a batch lie in.
@@ -268,7 +281,7 @@ struct Lent {
 impl Batch {
     /// No records yet of this shard.
     pub(crate) fn new(shard: ShardId) -> Self {
-        Self { shard, entries: Vec::new(), pages: Vec::new(), lag: Lag::default() }
+        Self { shard, entries: Vec::new(), pages: Vec::new(), lag: Lag::default(), gap: None }
     }
 
     /// Adds memory; the entries pushed from now on lie in it.
@@ -288,6 +301,11 @@ impl Batch {
     /// Says how much is behind the last record.
     pub(crate) fn set_lag(&mut self, lag: Lag) {
         self.lag = lag;
+    }
+
+    /// Says what is missing before the first record.
+    pub(crate) fn set_gap(&mut self, gap: Option<Gap>) {
+        self.gap = gap;
     }
 
     /// The shard that all the records are of.
@@ -320,6 +338,11 @@ impl Batch {
     /// The number of the last record, if there is one.
     pub fn last_sequence_number(&self) -> Option<SequenceNumber> {
         self.entries.last().map(|entry| entry.address.into())
+    }
+
+    /// What retention has removed before the first record, that would have been read otherwise.
+    pub fn gap(&self) -> Option<Gap> {
+        self.gap
     }
 
     /// What the shard had behind the last record when the batch was read.

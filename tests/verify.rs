@@ -11,7 +11,7 @@ use common::files::{
     copy_all, files, killed, make_small_stream, scratch, segments, small_segments,
 };
 use common::{S0, put};
-use millstream::{Durability, Error, FindingKind, PutRecord, Stream, Verification, verify};
+use millstream::{Durability, Error, FindingKind, PutRecord, Stream, Verification, repair, verify};
 
 /// A small stream in which every kind of file occurs.
 fn small_stream() -> tempfile::TempDir {
@@ -289,4 +289,28 @@ fn what_is_no_stream_is_not_verified() {
     let directory = scratch();
     assert!(matches!(verify(directory.path().join("no")), Err(Error::StreamNotFound { .. })));
     assert!(matches!(verify(directory.path()), Err(Error::NotAStream { .. })));
+}
+
+#[test]
+fn segments_that_were_trimmed_are_not_missed_but_others_are() {
+    let directory = scratch();
+    let stream = small_segments(directory.path()).create().unwrap();
+    let numbers: Vec<_> =
+        (0..300).map(|_| stream.put("k", [7; 1000]).unwrap().sequence_number).collect();
+    stream.trim(S0, numbers[150]).unwrap();
+    stream.close().unwrap();
+    assert_eq!(verify(directory.path()).unwrap().findings, []);
+    let there = segments(directory.path(), S0);
+    for missing in &there[..2] {
+        let copy = killed(directory.path());
+        fs::remove_file(copy.path().join(missing.strip_prefix(directory.path()).unwrap())).unwrap();
+        let found = verify(copy.path()).unwrap();
+        let kinds: Vec<_> = found.findings.iter().map(|finding| finding.kind).collect();
+        assert_eq!(kinds, [FindingKind::MissingSegment], "{missing:?}");
+        // Repaired, it counts the records as before.
+        repair(copy.path()).unwrap();
+        assert_eq!(verify(copy.path()).unwrap().findings, []);
+        let repaired = Stream::open_read_only(copy.path()).unwrap().describe_shard(S0).unwrap();
+        assert_eq!(repaired.records + repaired.trimmed_records, 300, "{missing:?}");
+    }
 }

@@ -9,23 +9,27 @@
 //! next-shard 3
 //! max-open-shards 64
 //! tag team=billing
+//! retention age-ms 86400000 bytes - records - when-full drop-oldest hold-for -
 //! shard 0 keys 0..=3402...1455 start 0 end 8224 parents - opened 1735689 closed 1735693
 //! shard 1 keys 0..=1 start 12288 end - parents 0 opened 1735693 closed -
 //! shard 2 keys 2..=3402...1455 start 12288 end - parents 0 opened 1735693 closed -
+//! trimmed 0 through 4096 base 0 frames 0
 //! crc32 1c291ca3
 //! ```
 //!
 //! The last line is the CRC-32 of all lines above it. The file is only ever replaced whole. Lines
-//! of settings that are not set are left out.
+//! that have nothing to say are left out.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::str::{FromStr, SplitWhitespace};
 
+use crate::format::line::{Fields, escape, unescape};
+use crate::format::retention;
 use crate::hash_key::{HashKey, HashKeyRange};
 use crate::lineage::ShardInfo;
-use crate::position::{SequenceNumber, ShardId};
+use crate::position::{MAX_NUMBER, SequenceNumber, ShardId};
 use crate::record::{MAX_OPEN_SHARDS, MAX_RECORD_BYTES};
+use crate::retention::Retention;
 
 /// The largest that a segment can be set to: 1 GiB.
 pub(crate) const MAX_SEGMENT_BYTES: u64 = 1 << 30;
@@ -49,14 +53,34 @@ pub(crate) struct Manifest {
     /// The most open shards, if that is set.
     pub(crate) max_open_shards: Option<u32>,
     pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) retention: Retention,
     /// By rising id.
     pub(crate) shards: Vec<ShardInfo>,
+    /// What is gone of the shards of which something is.
+    pub(crate) trimmed: BTreeMap<ShardId, Trimmed>,
+}
+
+/// What is gone of a shard; it only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trimmed {
+    /// Records up to and with this number are not there any more. (No record has the number 0.)
+    pub(crate) through: u64,
+    /// The address behind the last segment that was removed: no number below it is given out again.
+    pub(crate) base: u64,
+    /// How many frames were claimed below `base`.
+    pub(crate) frames: u64,
 }
 
 impl Manifest {
     /// How many shards may be open at the same time.
     pub(crate) fn max_open_shards(&self) -> u32 {
         self.max_open_shards.unwrap_or(MAX_OPEN_SHARDS)
+    }
+
+    /// Whether a shard is closed and nothing is left of it.
+    pub(crate) fn is_expired(&self, shard: &ShardInfo) -> bool {
+        let base = self.trimmed.get(&shard.id).map(|trimmed| trimmed.base.into());
+        shard.ending_sequence_number.is_some_and(|end| base.is_some_and(|base| end <= base))
     }
 
     /// The manifest's text.
@@ -71,6 +95,9 @@ impl Manifest {
         }
         for (key, value) in &self.tags {
             let _ = writeln!(text, "tag {}={}", escape(key), escape(value));
+        }
+        if self.retention != Retention::default() {
+            let _ = writeln!(text, "{}", retention::encode(&self.retention));
         }
         for shard in &self.shards {
             let parents: Vec<_> = shard.parents().map(|id| id.index().to_string()).collect();
@@ -87,6 +114,10 @@ impl Manifest {
                 or_none(shard.closed_ms.map(|ms| ms.to_string())),
             );
         }
+        for (shard, Trimmed { through, base, frames }) in &self.trimmed {
+            let shard = shard.index();
+            let _ = writeln!(text, "trimmed {shard} through {through} base {base} frames {frames}");
+        }
         let _ = writeln!(text, "crc32 {:08x}", crc32fast::hash(text.as_bytes()));
         text
     }
@@ -102,7 +133,7 @@ impl Manifest {
         let mut next = |name: &str| -> Result<Fields<'_>, (u64, String)> {
             let line =
                 lines.next().ok_or_else(|| (offset, format!("the line {name} is missing")))?;
-            let fields = Fields { offset, fields: line.split_whitespace() };
+            let fields = Fields::of(line, offset);
             offset += line.len() as u64 + 1;
             Ok(fields)
         };
@@ -120,7 +151,9 @@ impl Manifest {
             next_shard: next("next-shard")?.named_value("next-shard")?,
             max_open_shards: None,
             tags: BTreeMap::new(),
+            retention: Retention::default(),
             shards: Vec::new(),
+            trimmed: BTreeMap::new(),
         };
         while let Ok(line) = next("shard") {
             manifest.add(line)?;
@@ -137,7 +170,7 @@ impl Manifest {
 
     /// Takes in one of the lines that there may be none or any number of.
     fn add(&mut self, mut line: Fields<'_>) -> Result<(), (u64, String)> {
-        match line.fields.clone().next() {
+        match line.first() {
             Some("max-open-shards") => {
                 self.max_open_shards = Some(line.named_value("max-open-shards")?);
             }
@@ -145,6 +178,11 @@ impl Manifest {
                 line.name("tag")?;
                 let (key, value) = line.tag()?;
                 self.tags.insert(key, value);
+            }
+            Some("retention") => self.retention = retention::decode(line)?,
+            Some("trimmed") => {
+                let (shard, trimmed) = line.trimmed()?;
+                self.trimmed.insert(shard, trimmed);
             }
             _ => self.shards.push(line.shard()?),
         }
@@ -165,6 +203,13 @@ impl Manifest {
             if shard.ending_sequence_number.is_some_and(|end| end < shard.starting_sequence_number)
             {
                 return Err(format!("{} ends before it begins", shard.id));
+            }
+        }
+        for (shard, trimmed) in &self.trimmed {
+            let is_known = self.shards.iter().any(|info| info.id == *shard);
+            let highest = trimmed.through.max(trimmed.base).max(trimmed.frames);
+            if !is_known || !trimmed.base.is_multiple_of(4096) || highest >= MAX_NUMBER {
+                return Err(format!("nobody can have trimmed that of {shard}"));
             }
         }
         let mut open: Vec<_> =
@@ -196,81 +241,17 @@ fn checked_body(bytes: &[u8]) -> Result<&str, &'static str> {
     }
 }
 
-/// A text without blanks and line ends, and without `=`.
-fn escape(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b':' | b'/' => {
-                escaped.push(byte.into());
-            }
-            _ => {
-                let _ = write!(escaped, "%{byte:02X}");
-            }
-        }
-    }
-    escaped
-}
-
-/// The text that was escaped.
-fn unescape(escaped: &str) -> Option<String> {
-    let mut parts = escaped.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
-        bytes.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).ok()
-}
-
-/// The fields of a line, and where it stands.
-struct Fields<'a> {
-    offset: u64,
-    fields: SplitWhitespace<'a>,
-}
-
-impl<'a> Fields<'a> {
-    fn wrong(&self, what: impl std::fmt::Display) -> (u64, String) {
-        (self.offset, what.to_string())
-    }
-
-    /// The next field, which is there.
-    fn field(&mut self) -> Result<&'a str, (u64, String)> {
-        self.fields.next().ok_or_else(|| self.wrong("the line is too short"))
-    }
-
-    /// The next field, which is this word.
-    fn name(&mut self, name: &str) -> Result<(), (u64, String)> {
-        match self.field()? {
-            found if found == name => Ok(()),
-            found => Err(self.wrong(format!("{found:?} stands where {name:?} should"))),
-        }
-    }
-
-    fn named(mut self, name: &str) -> Result<&'a str, (u64, String)> {
-        self.name(name)?;
-        self.field()
-    }
-
-    fn value<T: FromStr<Err: std::fmt::Display>>(&mut self) -> Result<T, (u64, String)> {
-        let field = self.field()?;
-        field.parse().map_err(|e| self.wrong(format!("{field:?}: {e}")))
-    }
-
-    fn named_value<T: FromStr<Err: std::fmt::Display>>(
-        mut self,
-        name: &str,
-    ) -> Result<T, (u64, String)> {
-        self.name(name)?;
-        self.value()
-    }
-
-    /// A value, or `-` for none.
-    fn optional<T: FromStr<Err: std::fmt::Display>>(&mut self) -> Result<Option<T>, (u64, String)> {
-        match self.fields.clone().next() {
-            Some("-") => self.field().map(|_| None),
-            _ => self.value().map(Some),
-        }
+impl Fields<'_> {
+    /// The line that says what is gone of a shard.
+    fn trimmed(mut self) -> Result<(ShardId, Trimmed), (u64, String)> {
+        self.name("trimmed")?;
+        let shard = ShardId::new(self.value()?);
+        let mut number = |name| {
+            self.name(name)?;
+            self.value()
+        };
+        let (through, base, frames) = (number("through")?, number("base")?, number("frames")?);
+        Ok((shard, Trimmed { through, base, frames }))
     }
 
     /// A key and its value.
@@ -279,18 +260,6 @@ impl<'a> Fields<'a> {
         let tag = field.split_once('=');
         let tag = tag.and_then(|(key, value)| Some((unescape(key)?, unescape(value)?)));
         tag.ok_or_else(|| self.wrong(format!("{field:?} is no tag")))
-    }
-
-    /// A value behind its name, at the end of the line; none if the line has ended before.
-    fn appended<T: FromStr<Err: std::fmt::Display>>(
-        &mut self,
-        name: &str,
-    ) -> Result<Option<T>, (u64, String)> {
-        if self.fields.clone().next().is_none() {
-            return Ok(None);
-        }
-        self.name(name)?;
-        self.optional()
     }
 
     /// The line of a shard.
@@ -334,6 +303,8 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn shard(id: u32, start: u128, end: u128, parent: Option<u32>, closed: bool) -> ShardInfo {
@@ -360,11 +331,13 @@ mod tests {
             tags: [("a key = \u{e9}%\n", ""), ("team", "billing")]
                 .map(|(key, value)| (key.into(), value.into()))
                 .into(),
+            retention: Retention::default().age(Duration::from_secs(1)).hold_for(["a", "b"]),
             shards: vec![
                 shard(0, 0, u128::MAX, None, true),
                 shard(1, 0, 1, Some(0), false),
                 shard(2, 2, u128::MAX, Some(0), false),
             ],
+            trimmed: [(ShardId::new(0), Trimmed { through: 64, base: 4096, frames: 1 })].into(),
         }
     }
 
@@ -387,16 +360,28 @@ mod tests {
         let text = manifest().encode().replace(" opened 5", "").replace(" closed 7", "");
         let text = text.replace(" closed -", "");
         let lines = text.lines().filter(|line| {
-            !["max-open-shards", "tag", "crc32"].contains(&line.split(' ').next().unwrap())
+            !["max-open-shards", "tag", "retention", "trimmed", "crc32"]
+                .contains(&line.split(' ').next().unwrap())
         });
         let body: String = lines.map(|line| format!("{line}\n")).collect();
         let text = format!("{body}crc32 {:08x}\n", crc32fast::hash(body.as_bytes()));
         let mut expected = manifest();
         (expected.max_open_shards, expected.tags) = (None, BTreeMap::new());
+        (expected.retention, expected.trimmed) = (Retention::default(), BTreeMap::new());
         for shard in &mut expected.shards {
             (shard.opened_ms, shard.closed_ms) = (0, shard.closed_ms.map(|_| 0));
         }
         assert_eq!(Manifest::decode(text.as_bytes()), Ok(expected));
+    }
+
+    #[test]
+    fn what_nobody_can_have_trimmed_is_refused() {
+        for (shard, through, base) in [(9, 0, 0), (0, MAX_NUMBER, 0), (0, 0, 33), (0, 0, 1 << 62)] {
+            let trimmed = Trimmed { through, base, frames: 0 };
+            let trimmed = [(ShardId::new(shard), trimmed)].into();
+            let text = Manifest { trimmed, ..manifest() }.encode();
+            assert!(Manifest::decode(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 pub(crate) mod control_row;
 pub(crate) mod frame;
+mod line;
 pub(crate) mod manifest;
 #[cfg(test)]
 pub(crate) mod manual;
 pub(crate) mod names;
+mod retention;
 pub(crate) mod search;
 pub(crate) mod segment_header;
 

@@ -17,3 +17,12 @@ pub(crate) const QUARANTINE: &str = "quarantine";
 pub(crate) const ROW: &str = ".row";
 /// What follows the name of a file that is being made.
 pub(crate) const NEW: &str = ".new";
+
+const MAX_APPLICATION_NAME_LEN: usize = 128;
+
+/// Whether an application can have this name, which is a directory's.
+pub(crate) fn is_application_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let fits = (1..=MAX_APPLICATION_NAME_LEN).contains(&name.len());
+    fits && name.bytes().all(allowed) && !name.starts_with('.')
+}

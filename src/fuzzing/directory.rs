@@ -55,6 +55,8 @@ pub fn segment(input: &[u8]) {
         directory: scratch.0.clone(),
         start: 0,
         max_segment_bytes: MAX_SEGMENT as u64,
+        room: Default::default(),
+        horizon: Default::default(),
         index: Index::default(),
     };
     let _ = Shard::open_read_only(log()).and_then(|shard| look(&shard));

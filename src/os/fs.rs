@@ -172,6 +172,12 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes a directory if nothing is in it.
+pub(crate) fn remove_empty_directory(path: &Path) {
+    // What stays does no harm.
+    let _ = fs::remove_dir(path);
+}
+
 /// Creates a directory and those above it, durably; one that exists is fine.
 pub(crate) fn create_directory(path: &Path) -> Result<()> {
     match (create_subdirectory(path), path.parent()) {

@@ -308,7 +308,9 @@ impl<'a> Site<'a> {
                 (extent.start, extent.end)
             }
         };
-        let of_shard = || parts.iter().filter(|part| part.shard == shard && part.base != base);
+        // One of no length stands for what was trimmed.
+        let is_other = |part: &&Part| part.base != base || part.capacity == 0;
+        let of_shard = || parts.iter().filter(|part| part.shard == shard).filter(is_other);
         let before = of_shard().rfind(|part| part.limit() <= base);
         let behind = of_shard().find(|part| part.base >= limit);
         let first_ordinal = before.and_then(Part::frames_behind).unwrap_or(0);

@@ -24,6 +24,9 @@ impl Log {
                 continue;
             }
             for header in segment.records_backward() {
+                if header.address <= self.horizon.through() {
+                    return Ok(first);
+                }
                 first = Some(header);
                 left -= 1;
                 if left == 0 {
@@ -38,7 +41,7 @@ impl Log {
 impl Segment {
     /// The records that are published without a gap before them, from the newest one on, as far as
     /// they are whole.
-    fn records_backward(&self) -> impl Iterator<Item = Header> {
+    pub(super) fn records_backward(&self) -> impl Iterator<Item = Header> {
         let end = self.end.get().map(|end| self.offset(end.address));
         let mut end = end.unwrap_or_else(|| self.published().0);
         // What is below does not change any more.

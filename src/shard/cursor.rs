@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::format::frame::{HEADER_LEN, Header};
 use crate::format::segment_header::{SEGMENT_HEADER_LEN, SealKind};
 use crate::record::{Batch, Entry, Limit};
+use crate::shard::recovery::Found;
 use crate::shard::segment::{Segment, Step};
 use crate::shard::{Log, Tip};
 
@@ -156,15 +157,16 @@ impl Log {
     /// The first record, in the order of numbers, that arrived at `time_ms` or later; the place
     /// behind the last one if there is none.
     pub(crate) fn find_time(&self, time_ms: u64) -> Result<Place> {
-        let mut place = Place { address: self.start, segment: None };
-        for found in self.index.from(self.start) {
+        let (start, _) = self.horizon_place()?;
+        let mut place = Place { address: start, segment: None };
+        for found in self.index.from(start) {
             let finished = found.end.is_some();
             // A seal of another kind knows nothing of what came behind it.
             let full = found.seal.filter(|seal| seal.kind == SealKind::Full);
             if finished && full.is_some_and(|seal| seal.newest_arrival_ms < time_ms) {
                 continue;
             }
-            place = Place { address: found.header.base, segment: None };
+            place = Place { address: start.max(found.header.base), segment: None };
             break;
         }
         loop {
@@ -182,18 +184,19 @@ impl Log {
     }
 
     /// The frames claimed in all segments but those that are still written.
-    fn frames_finished(&self) -> u64 {
+    pub(super) fn frames_finished(&self) -> u64 {
         let segments = self.index.from(u64::MAX);
-        let last = segments.last().and_then(|found| found.end.or(found.seal.map(|seal| seal.end)));
-        last.map_or(0, |end| end.first_ordinal + u64::from(end.frames))
+        let Some(last) = segments.last() else { return self.horizon.trimmed().frames };
+        let end = last.end.or(last.seal.map(|seal| seal.end));
+        end.map_or(0, |end| end.first_ordinal + u64::from(end.frames))
     }
 
     /// The tip as far as it is known without a look at frames.
     pub(crate) fn last_known_tip(&self) -> Result<Tip> {
         let segments = self.index.from(0);
         let finished = segments.iter().rev().find(|found| found.end.is_some());
-        let address =
-            finished.map_or(self.start, |found| found.header.base + found.header.capacity);
+        let start = self.start.max(self.horizon.trimmed().base);
+        let address = finished.map_or(start, Found::limit);
         Ok(Tip { place: Place { address, segment: None }, frames: self.frames_finished() })
     }
 
@@ -205,7 +208,7 @@ impl Log {
             };
             let offset = segment.offset(tip.place.address.max(segment.start()));
             let mut frames = tip.frames;
-            let (behind, ended) = segment.walk(offset, |header| {
+            let (behind, ended) = segment.walk(offset, |_, header| {
                 frames = segment.first_ordinal + u64::from(header.ordinal) + 1;
             });
             let ended = ended || segment.end.get().is_some();

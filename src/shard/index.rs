@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use crate::error::Result;
-use crate::format::segment_header::{SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::format::segment_header::{End, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::os::sync::Mutex;
 use crate::shard::recovery::Found;
 use crate::shard::segment::Segment;
@@ -33,7 +33,9 @@ impl Index {
             let base = found.header.base;
             let entry = match old.remove(&base) {
                 Some(entry)
-                    if entry.found.end == found.end && entry.found.header == found.header =>
+                    if entry.found.end == found.end
+                        && entry.found.first_ordinal == found.first_ordinal
+                        && entry.found.header == found.header =>
                 {
                     entry
                 }
@@ -51,9 +53,9 @@ impl Index {
         self.0.lock().insert(segment.header.base, entry);
     }
 
-    /// Does not know a segment any more; nothing is in it.
-    pub(crate) fn forget(&self, base: u64) {
-        self.0.lock().remove(&base);
+    /// Does not know a segment any more, in which nothing is: how long it was.
+    pub(crate) fn forget(&self, base: u64) -> u64 {
+        self.0.lock().remove(&base).map_or(0, |entry| entry.found.header.capacity)
     }
 
     /// Knows where a segment ends that is not finished yet.
@@ -94,6 +96,36 @@ impl Index {
         }
     }
 
+    /// What is known of the segment that has `address`, or of the first one above it.
+    pub(crate) fn known_at_or_above(&self, address: u64) -> Option<Found> {
+        let index = self.0.lock();
+        let has = |entry: &&Entry| address < entry.found.limit();
+        let below = index.range(..=address).next_back().map(|(_, entry)| entry).filter(has);
+        let found = below.or_else(|| index.range(address..).next().map(|(_, entry)| entry));
+        found.map(|entry| entry.found.clone())
+    }
+
+    /// Does not know the segments below an address any more: what was known of them, oldest first,
+    /// and where they are mapped.
+    pub(crate) fn forget_below(&self, address: u64) -> Vec<(Found, Option<Weak<Segment>>)> {
+        let mut index = self.0.lock();
+        let above = index.split_off(&address);
+        let below = std::mem::replace(&mut *index, above);
+        let is_mapped = |mapped: &Weak<Segment>| mapped.strong_count() > 0;
+        let below = below.into_values();
+        below.map(|entry| (entry.found, Some(entry.mapped).filter(is_mapped))).collect()
+    }
+
+    /// Whoever has this segment mapped learns that it ends here.
+    pub(crate) fn finish(&self, base: u64, end: End) {
+        if let Some(entry) = self.0.lock().get_mut(&base) {
+            entry.found.end = Some(end);
+            if let Some(segment) = entry.mapped.upgrade() {
+                let _ = segment.end.set(end);
+            }
+        }
+    }
+
     /// The bases of all segments, and the header of the last one.
     pub(crate) fn bases(&self) -> (Vec<u64>, Option<SegmentHeader>) {
         let index = self.0.lock();
@@ -112,6 +144,17 @@ impl Index {
             end.min(tip).saturating_sub(start.max(address))
         });
         stored.sum()
+    }
+
+    /// How many bytes the files of the segments have.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.bytes_below(u64::MAX)
+    }
+
+    /// How many bytes the files of the segments below an address have.
+    pub(crate) fn bytes_below(&self, address: u64) -> u64 {
+        let index = self.0.lock();
+        index.range(..address).map(|(_, entry)| entry.found.header.capacity).sum()
     }
 
     /// What is known of each segment from the one that has `address` on.

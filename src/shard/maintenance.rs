@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::format::segment_header::{End, SEGMENT_HEADER_LEN, Seal, SealKind, SegmentHeader};
+use crate::format::segment_header::{End, SEGMENT_HEADER_LEN, SealKind, SegmentHeader};
 use crate::shard::Log;
 use crate::shard::ring::maintenance_distance;
 use crate::shard::segment::{self, Segment};
@@ -87,6 +87,40 @@ impl Writer {
         }
     }
 
+    /// Ends the segment that is being written, of which nothing is left, unless something was put
+    /// since it went on at `address`. The next record begins a new one.
+    pub(crate) fn end_idle(&self, log: &Log, address: u64) -> Result<()> {
+        let mut next = self.lock_made();
+        let active = self.ring.active(&next.bound).map(|(segment, slot)| {
+            let remaining = slot.tail.mark().remaining();
+            (
+                segment.header.capacity,
+                remaining.is_some_and(|left| segment.limit() - left == address),
+            )
+        });
+        match (active, next.paused.take()) {
+            (Some((capacity, true)), _) => {
+                self.ring.end_active();
+                // It was not for want of room.
+                next.size = capacity;
+            }
+            (None, Some(found)) => {
+                let seal = found.seal.expect("a paused segment has a seal");
+                log.index.finish(found.header.base, seal.end);
+            }
+            (_, paused) => {
+                next.paused = paused;
+                return Ok(());
+            }
+        }
+        next.finish_exempt();
+        next.remove_spare()?;
+        drop(next);
+        self.sync_to(address)?;
+        self.retire_finished(log);
+        self.settle(log)
+    }
+
     /// Makes finished segments durable and seals them.
     pub(crate) fn settle(&self, log: &Log) -> Result<()> {
         let _one_at_a_time = self.settling.lock();
@@ -96,8 +130,7 @@ impl Writer {
             segment.map.forget_pages();
             self.sync_to(segment.limit())?;
             let end = End { durable: segment.limit(), ..end };
-            let newest_arrival_ms = segment.newest_arrival_ms();
-            let seal = Seal { kind: SealKind::Full, end, newest_arrival_ms };
+            let seal = segment.seal_at(SealKind::Full, end);
             segment.seal(&seal)?;
             let _ = segment.end.set(end);
             log.index.release(segment.header.base, |found| {

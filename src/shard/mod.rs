@@ -9,6 +9,7 @@ mod backward;
 mod conditional;
 pub(crate) mod cursor;
 pub(crate) mod flush;
+pub(crate) mod horizon;
 pub(crate) mod index;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -16,18 +17,20 @@ mod maintenance;
 mod next;
 pub(crate) mod recovery;
 pub(crate) mod ring;
+pub(crate) mod room;
 pub(crate) mod segment;
 pub(crate) mod tail;
 pub(crate) mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::format::frame::{Header, frame_len};
+use crate::format::manifest::Trimmed;
 use crate::format::segment_header::SEGMENT_HEADER_LEN;
 use crate::os::fs;
 use crate::os::signal::Event;
@@ -35,7 +38,9 @@ use crate::position::ShardId;
 use crate::record::{Key, Lag, Limit};
 use crate::shard::append::{Copied, Fill, InPlace};
 use crate::shard::cursor::{Place, Reading};
+use crate::shard::horizon::Horizon;
 use crate::shard::index::Index;
+use crate::shard::room::Room;
 use crate::shard::segment::Segment;
 use crate::shard::writer::Writer;
 
@@ -53,6 +58,9 @@ pub(crate) struct Log {
     /// All numbers are at least this one.
     pub(crate) start: u64,
     pub(crate) max_segment_bytes: u64,
+    /// What the segments of all shards may take.
+    pub(crate) room: Arc<Room>,
+    pub(crate) horizon: Horizon,
     pub(crate) index: Index,
 }
 
@@ -77,8 +85,18 @@ pub(crate) struct Shard {
 #[derive(Debug)]
 enum Side {
     Writer(Box<Writer>),
-    /// Another process writes; the tip that was seen last.
-    Reader(Mutex<Option<Tip>>),
+    /// Another process writes.
+    Reader(Seen),
+}
+
+/// What a reader has seen of what another process writes.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The tip that was seen last.
+    tip: Mutex<Option<Tip>>,
+    /// Segments were trimmed since the directory was looked at last. Set by whoever learns of it,
+    /// cleared by the one who looks; the lock of the index orders the look, not this.
+    is_outdated: AtomicBool,
 }
 
 /// The bytes that a record of this key and data takes in the log.
@@ -98,7 +116,8 @@ pub(crate) struct Appended {
 impl Shard {
     /// Opens a shard for writing. Nobody else does.
     pub(crate) fn open(log: Log) -> Result<Self> {
-        let mut segments = recovery::survey(&log.directory, log.stream, log.shard)?;
+        recovery::remove_trimmed(&log)?;
+        let mut segments = recovery::survey(&log)?;
         let writer = Writer::open(&log, &mut segments)?;
         log.index.update(segments);
         Ok(Self::new(log, Side::Writer(Box::new(writer))))
@@ -106,7 +125,7 @@ impl Shard {
 
     /// Opens a shard for reading, beside the process that writes it.
     pub(crate) fn open_read_only(log: Log) -> Result<Self> {
-        let shard = Self::new(log, Side::Reader(Mutex::default()));
+        let shard = Self::new(log, Side::Reader(Seen::default()));
         shard.refresh()?;
         Ok(shard)
     }
@@ -250,6 +269,13 @@ impl Shard {
         self.writer()?.settle(&self.log)
     }
 
+    /// Settles all that is published of them.
+    pub(crate) fn finish(&self) -> Result<()> {
+        let writer = self.writer()?;
+        writer.retire_finished(&self.log);
+        writer.settle(&self.log)
+    }
+
     /// Ends the shard: nothing is granted any more. The number that no record is above.
     pub(crate) fn end(&self) -> Result<u64> {
         self.writer()?.end(&self.log)
@@ -277,9 +303,17 @@ impl Shard {
 
     /// Looks what another process has done; nothing to do for the one that writes.
     pub(crate) fn refresh(&self) -> Result<()> {
-        if self.is_written_here() {
-            return Ok(());
+        let Side::Reader(seen) = &self.side else { return Ok(()) };
+        loop {
+            match self.look(seen.is_outdated.swap(false, Ordering::Relaxed)) {
+                // It was trimmed between two looks; it is not listed any more.
+                Err(error) if error.is_not_found() => {}
+                looked => return looked,
+            }
         }
+    }
+
+    fn look(&self, is_outdated: bool) -> Result<()> {
         let log = &self.log;
         let (known, last) = log.index.bases();
         let names = fs::list(&log.directory)?;
@@ -289,21 +323,38 @@ impl Shard {
         if bases.starts_with(&known)
             && bases.len() <= known.len() + 1
             && is_complete
+            && !is_outdated
             && recovery::is_still(&log.directory, last.as_ref())?
         {
             return Ok(());
         }
-        let mut segments = recovery::survey(&log.directory, log.stream, log.shard)?;
-        let begun = recovery::number(&mut segments, |found| {
+        let mut segments = recovery::survey(log)?;
+        let begun = recovery::number(&mut segments, log.horizon.trimmed().frames, |found| {
             let segment = found.open(found.fate)?;
             let mut frames = 0;
-            let each = |header: Header| frames = header.ordinal.saturating_add(1);
+            let each = |_, header: Header| frames = header.ordinal.saturating_add(1);
             let (_, has_ended) = segment.walk(SEGMENT_HEADER_LEN, each);
             Ok((frames, has_ended))
         })?;
         segments.truncate(begun);
         log.index.update(segments);
         Ok(())
+    }
+
+    /// Learns what was trimmed.
+    pub(crate) fn learn_trimmed(&self, trimmed: Trimmed) {
+        if self.log.horizon.raise(trimmed)
+            && let Side::Reader(seen) = &self.side
+        {
+            self.log.forget_below(trimmed.base);
+            seen.is_outdated.store(true, Ordering::Relaxed);
+            *seen.tip.lock() = None;
+        }
+    }
+
+    /// Ends the segment that is being written, if nothing is left of it behind what is trimmed.
+    pub(crate) fn end_idle(&self, address: u64) -> Result<()> {
+        self.writer()?.end_idle(&self.log, address)
     }
 
     /// Whether the last of the known segments has ended, as far as its frames tell.
@@ -343,7 +394,7 @@ impl Shard {
     pub(crate) fn tip(&self) -> Result<Tip> {
         let last_seen = match &self.side {
             Side::Writer(writer) => return Ok(writer.tip()),
-            Side::Reader(last_seen) => last_seen,
+            Side::Reader(seen) => &seen.tip,
         };
         self.refresh()?;
         let mut last_seen = last_seen.lock();

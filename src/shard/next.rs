@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use crate::error::Result;
 use crate::format::segment_header::{End, MAX_RECOVERED, SEGMENT_HEADER_LEN, SegmentHeader};
+use crate::os::fs;
 use crate::shard::Log;
 use crate::shard::recovery::{self, Found};
 use crate::shard::ring::Bound;
+use crate::shard::room::Room;
 use crate::shard::segment::Segment;
 
 /// The size of a shard's first segment; each one is twice as large as the one before, up to the
@@ -26,6 +28,10 @@ pub(super) struct Next {
     pub(super) spare: Option<(Segment, u32)>,
     /// Somebody is making the spare, without the lock.
     pub(super) making: bool,
+    pub(super) room: Arc<Room>,
+    /// The length of the segment that is being written, or is to be gone on with, which is not
+    /// counted there yet.
+    pub(super) exempt: u64,
     /// Where the next segment begins.
     pub(super) base: u64,
     /// How many frames were claimed before it.
@@ -48,19 +54,26 @@ pub(super) struct Next {
 impl Next {
     /// What comes next in a shard with these segments, of which nothing else is at work.
     pub(super) fn open(log: &Log, segments: &mut [Found]) -> Result<Self> {
-        let recovered = recovery::recover(segments)?;
+        let trimmed = log.horizon.trimmed();
+        let recovered = recovery::recover(segments, trimmed.frames)?;
         let last = segments.last();
-        let limit = last.map_or(log.start, |last| last.header.base + last.header.capacity);
+        let limit = last.map_or(log.start, Found::limit).max(trimmed.base);
         let end = last.and_then(|last| last.end.or(last.seal.map(|seal| seal.end)));
+        let paused = last.filter(|last| last.is_paused()).cloned();
+        let exempt = paused.as_ref().map_or(0, |paused| paused.header.capacity);
+        let all: u64 = segments.iter().map(|found| found.header.capacity).sum();
+        log.room.take_anyway(all - exempt);
         let skip = recovered.len().saturating_sub(MAX_RECOVERED);
         Ok(Self {
             bound: Bound::default(),
             closed: false,
-            paused: last.filter(|last| last.is_paused()).cloned(),
+            paused,
             spare: None,
             making: false,
+            room: Arc::clone(&log.room),
+            exempt,
             base: limit.max(log.start),
-            ordinal: end.map_or(0, |end| end.first_ordinal + u64::from(end.frames)),
+            ordinal: end.map_or(trimmed.frames, |end| end.first_ordinal + u64::from(end.frames)),
             size: last.map_or(FIRST_SEGMENT_BYTES, |last| last.header.capacity * 2),
             recovered: if cfg!(millstream_bug = "end_not_told") {
                 Vec::new()
@@ -80,8 +93,8 @@ impl Next {
 
     /// The size of the next segment, which has to hold a claim of `needed` bytes.
     pub(super) fn capacity(&self, log: &Log, needed: u64) -> u64 {
-        let size =
-            self.size.clamp(FIRST_SEGMENT_BYTES.min(log.max_segment_bytes), log.max_segment_bytes);
+        let max = log.max_segment_bytes.min(log.room.largest_segment());
+        let size = self.size.clamp(FIRST_SEGMENT_BYTES.min(max), max);
         if needed <= size / 4 {
             size
         } else {
@@ -102,6 +115,16 @@ impl Next {
             self.base = limit;
             self.ordinal = end.first_ordinal + u64::from(end.frames);
         }
+    }
+
+    /// The segment that was being written is not any more, and counts.
+    pub(super) fn finish_exempt(&mut self) {
+        self.room.take_anyway(std::mem::take(&mut self.exempt));
+    }
+
+    /// Removes the segment that was made ahead.
+    pub(super) fn remove_spare(&mut self) -> Result<()> {
+        self.spare.take().map_or(Ok(()), |(spare, _)| fs::remove(&spare.path))
     }
 
     pub(super) fn header(&self, log: &Log, capacity: u64) -> SegmentHeader {

@@ -18,11 +18,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::format::manifest::Trimmed;
 use crate::format::segment_header::{
     End, SEAL_AT, SEGMENT_HEADER_LEN, Seal, SealKind, SegmentHeader,
 };
 use crate::os::fs;
 use crate::position::ShardId;
+use crate::shard::Log;
 use crate::shard::segment::{Fate, Segment, Step, base_of, file_name};
 
 /// A segment file and what is known of it.
@@ -42,13 +44,14 @@ pub(crate) struct Found {
 ///
 /// # Errors
 /// [`Error::Corrupt`] if a header is damaged, or a file is another segment than its name says.
-pub(crate) fn survey(directory: &Path, stream: u64, shard: ShardId) -> Result<Vec<Found>> {
+pub(crate) fn survey(log: &Log) -> Result<Vec<Found>> {
     let mut segments = Vec::new();
-    for name in fs::list(directory)? {
-        if let Some(base) = base_of(&name) {
-            let path = directory.join(name);
+    for name in fs::list(&log.directory)? {
+        // What is below was trimmed, whatever it is.
+        if let Some(base) = base_of(&name).filter(|base| *base >= log.horizon.trimmed().base) {
+            let path = log.directory.join(name);
             // Retention may have removed it since it was listed.
-            if let Some(found) = examine(path, stream, shard, base)? {
+            if let Some(found) = examine(path, log.stream, log.shard, base)? {
                 segments.push(found);
             }
         }
@@ -76,6 +79,17 @@ pub(crate) fn survey(directory: &Path, stream: u64, shard: ShardId) -> Result<Ve
         }
     }
     Ok(segments)
+}
+
+/// Removes the segments that were trimmed, but could not be removed, or came back in a power cut.
+pub(crate) fn remove_trimmed(log: &Log) -> Result<()> {
+    let trimmed = log.horizon.trimmed();
+    if trimmed == Trimmed::default() {
+        return Ok(());
+    }
+    let names = fs::list(&log.directory)?;
+    let is_trimmed = |name: &&String| base_of(name).is_some_and(|base| base < trimmed.base);
+    names.iter().filter(is_trimmed).try_for_each(|name| fs::remove(&log.directory.join(name)))
 }
 
 /// Reads the first page of a segment file; none if the file is gone.
@@ -128,14 +142,14 @@ pub(crate) fn is_still(directory: &Path, last: Option<&SegmentHeader>) -> Result
     Ok(found.is_some_and(|found| found.header == *last))
 }
 
-/// Counts the ordinals through the segments, and how many of these have been begun. What is in
-/// those that nobody finished, `frames_of` finds out: how many frames, and whether it has ended; if
-/// not, nobody has begun with the one behind it.
+/// Counts the ordinals through the segments, the first of which has this first ordinal, and how
+/// many of them have been begun. What is in those that nobody finished, `frames_of` finds out: how
+/// many frames, and whether it has ended; if not, nobody has begun with the one behind it.
 pub(crate) fn number(
     segments: &mut [Found],
+    mut ordinal: u64,
     mut frames_of: impl FnMut(&mut Found) -> Result<(u32, bool)>,
 ) -> Result<usize> {
-    let mut ordinal = 0;
     for (at, found) in segments.iter_mut().enumerate() {
         found.first_ordinal = match (found.end, found.seal) {
             (Some(end), _) => end.first_ordinal,
@@ -157,10 +171,10 @@ pub(crate) fn number(
 /// Finds out where the segments end that nobody finished, and makes what is in them durable: after
 /// a kill it is in the page cache only. What the next segment has to tell of is given back.
 ///
-/// The caller has the stream to itself.
-pub(crate) fn recover(segments: &mut [Found]) -> Result<Vec<(u64, End)>> {
+/// The caller has the stream to itself; `ordinal` is the first one of the first segment.
+pub(crate) fn recover(segments: &mut [Found], ordinal: u64) -> Result<Vec<(u64, End)>> {
     let mut unfinished = BTreeMap::new();
-    number(segments, |found| {
+    number(segments, ordinal, |found| {
         if let Some(seal) = found.seal.filter(|seal| seal.kind == SealKind::Paused) {
             return Ok((seal.end.frames, true));
         }

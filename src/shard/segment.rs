@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::format::frame::{self, Header, State, Word};
 use crate::format::search::{Frame, Image, Search};
 use crate::format::segment_header::{
-    End, SEAL_AT, SEAL_LEN, SEGMENT_HEADER_LEN, Seal, SegmentHeader,
+    End, SEAL_AT, SEAL_LEN, SEGMENT_HEADER_LEN, Seal, SealKind, SegmentHeader,
 };
 use crate::os::fs;
 use crate::os::mmap::Map;
@@ -56,7 +56,8 @@ pub(crate) struct Segment {
     /// Everything below this address was there when the stream was closed last.
     pub(crate) left_at: u64,
     /// How far a walk has found it published without a gap, and the newest arrival up to there.
-    /// Raised by whoever walks on; both only save the next one the way, so relaxed order suffices.
+    /// Raised by whoever walks on, the arrival first: who acquires the place sees what there is up
+    /// to it.
     published_to: AtomicU32,
     newest_arrival_ms: AtomicU64,
     /// What was spent on looking for whole frames.
@@ -267,30 +268,35 @@ impl Segment {
     /// How far this process has published it without a gap, and whether that is all of it.
     pub(crate) fn published(&self) -> (u32, bool) {
         let mut newest = 0;
-        let from = self.published_to.load(Ordering::Relaxed);
-        let (to, ended) = self.walk(from, |header| newest = newest.max(header.arrival_ms));
+        let from = self.published_to.load(Ordering::Acquire);
+        let (to, ended) = self.walk(from, |state, header| {
+            if state == State::Published {
+                newest = newest.max(header.arrival_ms);
+            }
+        });
         self.newest_arrival_ms.fetch_max(newest, Ordering::Relaxed);
-        self.published_to.fetch_max(to, Ordering::Relaxed);
+        self.published_to.fetch_max(to, Ordering::AcqRel);
         (to, ended)
     }
 
-    /// The newest arrival in what was published before.
-    pub(crate) fn newest_arrival_ms(&self) -> u64 {
+    /// What its seal says when it is left like this.
+    pub(crate) fn seal_at(&self, kind: SealKind, end: End) -> Seal {
         self.published();
-        self.newest_arrival_ms.load(Ordering::Relaxed)
+        let newest_arrival_ms = self.newest_arrival_ms.load(Ordering::Relaxed);
+        Seal { kind, end, newest_arrival_ms }
     }
 
     /// Walks the frames that are published without a gap from `offset` on, by their words alone:
     /// the place behind them, and whether the segment ends there.
-    pub(crate) fn walk(&self, mut offset: u32, mut each: impl FnMut(Header)) -> (u32, bool) {
+    pub(crate) fn walk(&self, mut offset: u32, mut each: impl FnMut(State, Header)) -> (u32, bool) {
         let capacity = self.header.capacity as u32;
         while offset < capacity {
             let word = Word(self.map.word(offset as usize).load(Ordering::Acquire));
             let len = word.frame_len();
             match word.state() {
-                Some(State::Published | State::Void) if len <= capacity - offset => {
+                Some(state @ (State::Published | State::Void)) if len <= capacity - offset => {
                     let header = self.map.bytes(offset as usize, frame::HEADER_LEN as usize);
-                    each(Header::decode(header));
+                    each(state, Header::decode(header));
                 }
                 Some(State::Pad) => return (offset, true),
                 _ => return (offset, false),

@@ -128,7 +128,7 @@ impl Writer {
     }
 
     /// The lock, when nobody makes a spare.
-    fn lock_made(&self) -> MutexGuard<'_, Next> {
+    pub(super) fn lock_made(&self) -> MutexGuard<'_, Next> {
         let mut next = self.next.lock();
         while next.making {
             self.hurry.store(true, Ordering::Relaxed);
@@ -155,6 +155,9 @@ impl Writer {
             next.paused = None;
             return Ok(());
         }
+        // What was being written counts from now on, and the next one does not.
+        next.room.take(next.exempt)?;
+        next.exempt = 0;
         let capacity = next.capacity(log, needed);
         let (mut segment, populated) = match next.spare.take() {
             Some(spare) if spare.0.header.capacity >= capacity => spare,
@@ -172,13 +175,14 @@ impl Writer {
                 (created, 0)
             }
         };
+        next.exempt = segment.header.capacity;
         segment.first_ordinal = next.ordinal;
         next.size = next.size.saturating_mul(2);
         next.recovered.clear();
         (next.populated, next.bound_at) = (populated, Instant::now());
         for (base, unused) in next.unused.drain(..) {
             // Its numbers are behind us now; a file that stays does no harm.
-            log.index.forget(base);
+            next.room.give_back(log.index.forget(base));
             let _ = fs::remove(&unused);
         }
         let segment = Arc::new(segment);
@@ -199,6 +203,9 @@ impl Writer {
         log.index.ended(segment.header.base, end.address);
         next.pass(segment.limit(), end);
         next.retired.push((segment, end));
+        if self.ring.active(&next.bound).is_none() {
+            next.finish_exempt();
+        }
         true
     }
 
@@ -276,6 +283,9 @@ impl Writer {
             None => next.resting_place(),
         };
         let active = self.ring.active(&next.bound).is_some();
+        next.finish_exempt();
+        // Nobody needs it any more; one that stays does no harm.
+        let _ = next.remove_spare();
         drop(next);
         if active {
             self.sync_to(end)?;
@@ -304,9 +314,7 @@ impl Writer {
     pub(crate) fn close(&self, log: &Log) -> Result<()> {
         let mut next = self.lock_made();
         next.closed = true;
-        if let Some((spare, _)) = next.spare.take() {
-            fs::remove(&spare.path)?;
-        }
+        next.remove_spare()?;
         // If there is no room for it, the next life finds out once more.
         let _ = self.tell_recovered(log, &mut next);
         let active = self.ring.active(&next.bound).map(|(segment, _)| Arc::clone(segment));
@@ -326,8 +334,7 @@ impl Writer {
         let end = end_at(&segment, mark);
         self.sync_to(end.address)?;
         let end = End { durable: end.address, ..end };
-        let newest_arrival_ms = segment.newest_arrival_ms();
-        segment.seal(&Seal { kind: SealKind::Paused, end, newest_arrival_ms })?;
+        segment.seal(&segment.seal_at(SealKind::Paused, end))?;
         let file = fs::open_write(&segment.path)?;
         segment::release_behind(&file, &segment.header, end.address);
         Ok(())

@@ -14,6 +14,7 @@ use crate::os::clock::{Clock, Time};
 use crate::os::fs::{self, DirectoryLock};
 use crate::position::ShardId;
 use crate::record::{DEFAULT_MAX_RECORD_BYTES, Durability, MAX_OPEN_SHARDS, MAX_RECORD_BYTES};
+use crate::retention::Retention;
 use crate::stream::Stream;
 use crate::stream::settings::check_max_open_shards;
 
@@ -42,6 +43,7 @@ pub struct StreamBuilder {
     max_record_bytes: usize,
     max_segment_bytes: u64,
     max_open_shards: Option<u32>,
+    retention: Retention,
     pub(super) durability: Durability,
     pub(super) time: Time,
 }
@@ -55,6 +57,7 @@ impl StreamBuilder {
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
             max_segment_bytes: DEFAULT_MAX_SEGMENT_BYTES,
             max_open_shards: None,
+            retention: Retention::default(),
             durability: Durability::default(),
             time: Time::default(),
         }
@@ -93,6 +96,13 @@ impl StreamBuilder {
     /// [`Stream::set_max_open_shards`].
     pub fn max_open_shards(mut self, count: u32) -> Self {
         self.max_open_shards = Some(count);
+        self
+    }
+
+    /// How long records are kept: for ever unless said otherwise. This is for a stream that is
+    /// created; that of one that exists, [`Stream::set_retention`] changes.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 
@@ -181,6 +191,7 @@ impl StreamBuilder {
         if self.shards > max {
             return Err(Error::TooManyShards { open: self.shards, max });
         }
+        super::retention::check(&self.retention)?;
         let opened_ms = self.time.now_ms();
         let shards = HashKeyRange::even(self.shards).into_iter().zip(0..);
         Ok(Manifest {
@@ -191,6 +202,8 @@ impl StreamBuilder {
             next_shard: self.shards,
             max_open_shards: self.max_open_shards,
             tags: BTreeMap::new(),
+            retention: self.retention.clone(),
+            trimmed: Default::default(),
             shards: shards
                 .map(|(hash_key_range, id)| ShardInfo {
                     id: ShardId::new(id),

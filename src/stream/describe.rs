@@ -9,6 +9,7 @@ use crate::lineage::ShardInfo;
 use crate::os::fs;
 use crate::position::{SequenceNumber, ShardId};
 use crate::record::{Durability, Limit};
+use crate::retention::Retention;
 use crate::shard::cursor::Place;
 use crate::stream::Stream;
 use crate::stream::builder::is_stream;
@@ -31,6 +32,8 @@ pub struct StreamDescription {
     pub max_open_shards: u32,
     /// When puts through this handle are acknowledged, unless one says otherwise.
     pub durability: Durability,
+    /// How long records are kept.
+    pub retention: Retention,
     /// The stream's tags.
     pub tags: BTreeMap<String, String>,
     /// All shards, closed ones too, by rising id.
@@ -61,6 +64,13 @@ pub struct ShardDescription {
     pub last_sequence_number: Option<SequenceNumber>,
     /// When that arrived, in milliseconds since 1970.
     pub last_arrival_ms: Option<u64>,
+    /// How many records the shard had before those, which retention has removed.
+    pub trimmed_records: u64,
+    /// Nothing below this number is left.
+    pub horizon: SequenceNumber,
+    /// Whether the shard is closed and retention has removed all that was in it. It stays in the
+    /// lineage; whoever reads it is at its end at once, with its children.
+    pub is_expired: bool,
 }
 
 impl Stream {
@@ -115,6 +125,7 @@ impl Stream {
             max_segment_bytes: manifest.max_segment_bytes,
             max_open_shards: manifest.max_open_shards(),
             durability: self.inner.durability,
+            retention: manifest.retention,
             tags: manifest.tags,
             open_shards: shards.iter().filter(|shard| shard.info.is_open()).count(),
             records: shards.iter().map(|shard| shard.records).sum(),
@@ -129,19 +140,26 @@ impl Stream {
     /// [`Error::ShardNotFound`](crate::Error::ShardNotFound); what reading says.
     pub fn describe_shard(&self, shard: ShardId) -> Result<ShardDescription> {
         let (info, at) = self.shard(shard)?;
-        let tip = at.tip()?;
-        let start = Place { address: at.log.start, segment: None };
-        let first = at.read(&start, Limit::records(1))?.records;
-        let first = first.get(0).map(|record| (record.sequence_number(), record.arrival_ms()));
-        let last = at.last(1)?.map(|last| (last.address.into(), last.arrival_ms));
-        Ok(ShardDescription {
-            info,
-            records: if first.is_some() { tip.frames } else { 0 },
-            bytes: at.log.index.bytes_between(start.address, tip.place.address),
-            first_sequence_number: first.map(|(number, _)| number),
-            first_arrival_ms: first.map(|(_, ms)| ms),
-            last_sequence_number: last.map(|(number, _)| number),
-            last_arrival_ms: last.map(|(_, ms)| ms),
+        self.expire(&at)?;
+        self.unless_trimmed(&at, || {
+            let tip = at.tip()?;
+            let (horizon, trimmed) = at.log.horizon_place()?;
+            let start = Place { address: horizon, segment: None };
+            let first = at.read(&start, Limit::records(1))?.records;
+            let first = first.get(0).map(|record| (record.sequence_number(), record.arrival_ms()));
+            let last = at.last(1)?.map(|last| (last.address.into(), last.arrival_ms));
+            Ok(ShardDescription {
+                info: info.clone(),
+                records: first.map_or(0, |_| tip.frames.saturating_sub(trimmed)),
+                bytes: at.log.index.bytes_between(horizon, tip.place.address),
+                first_sequence_number: first.map(|(number, _)| number),
+                first_arrival_ms: first.map(|(_, ms)| ms),
+                last_sequence_number: last.map(|(number, _)| number),
+                last_arrival_ms: last.map(|(_, ms)| ms),
+                trimmed_records: trimmed,
+                horizon: horizon.into(),
+                is_expired: self.inner.shape.read().manifest.is_expired(&info),
+            })
         })
     }
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::format::frame::Header;
+use crate::format::segment_header::SEGMENT_HEADER_LEN;
 use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
-use crate::record::{Batch, Lag, Limit, WaitStrategy};
+use crate::record::{Batch, Gap, Lag, Limit, WaitStrategy};
 use crate::shard::Shard;
-use crate::shard::cursor::Place;
+use crate::shard::cursor::{Place, Reading};
 use crate::stream::Stream;
 
 /// How long a reader sleeps before it looks again what another process has written.
@@ -41,6 +42,8 @@ const WAKE_UP: Duration = Duration::from_micros(20);
 pub struct ShardIterator {
     shard: ShardId,
     place: Place,
+    /// How many frames there are before the place, if that is known.
+    ordinal: Option<u64>,
 }
 
 impl ShardIterator {
@@ -82,7 +85,7 @@ impl FromStr for ShardIterator {
                 format!("{text:?} is no shard iterator; one looks like {}:7", ShardId::new(7));
             Error::InvalidArgument(what)
         })?;
-        Ok(Self { shard, place: Place { address, segment: None } })
+        Ok(Self { shard, place: Place { address, segment: None }, ordinal: None })
     }
 }
 
@@ -96,6 +99,9 @@ pub struct Page {
     pub next_shard_iterator: Option<ShardIterator>,
     /// If the closed shard ends here: the shards that its hash keys went to.
     pub child_shards: Vec<ShardInfo>,
+    /// If retention has removed records that the iterator would have read: which ones. The page
+    /// begins behind them.
+    pub gap: Option<Gap>,
 }
 
 impl Stream {
@@ -121,6 +127,7 @@ impl Stream {
     pub fn shard_iterator(&self, shard: ShardId, from: StartingPosition) -> Result<ShardIterator> {
         let (info, at) = self.shard(shard)?;
         at.refresh()?;
+        self.expire(&at)?;
         let number = |number: SequenceNumber| {
             let address = number.address().filter(|_| info.may_have(number));
             address.ok_or_else(|| {
@@ -128,20 +135,30 @@ impl Stream {
                 Error::WrongShard { shard, sequence_number: number, lies_in }
             })
         };
-        let place = match from {
-            StartingPosition::TrimHorizon => Place { address: at.log.start, segment: None },
-            StartingPosition::Latest => match info.ending_sequence_number {
-                // Nothing comes behind it.
-                Some(end) => Place { address: number(end)?, segment: None },
-                None => at.tip()?.place,
-            },
-            StartingPosition::AtSequenceNumber(at) => Place { address: number(at)?, segment: None },
-            StartingPosition::AfterSequenceNumber(after) => {
-                Place { address: number(after)?.saturating_add(1), segment: None }
-            }
-            StartingPosition::AtTimestampMs(time_ms) => at.log.find_time(time_ms)?,
-        };
-        Ok(ShardIterator { shard, place })
+        let at_address = |address| Place { address, segment: None };
+        let (place, ordinal) = self.unless_trimmed(&at, || {
+            Ok(match from {
+                StartingPosition::TrimHorizon => {
+                    let (horizon, trimmed) = at.log.horizon_place()?;
+                    let end = info.ending_sequence_number.and_then(SequenceNumber::address);
+                    (at_address(end.map_or(horizon, |end| horizon.min(end))), Some(trimmed))
+                }
+                StartingPosition::Latest => match info.ending_sequence_number {
+                    // Nothing comes behind it.
+                    Some(end) => (at_address(number(end)?), Some(at.tip()?.frames)),
+                    None => {
+                        let tip = at.tip()?;
+                        (tip.place, Some(tip.frames))
+                    }
+                },
+                StartingPosition::AtSequenceNumber(at) => (at_address(number(at)?), None),
+                StartingPosition::AfterSequenceNumber(after) => {
+                    (at_address(number(after)?.saturating_add(1)), None)
+                }
+                StartingPosition::AtTimestampMs(time_ms) => (at.log.find_time(time_ms)?, None),
+            })
+        })?;
+        Ok(ShardIterator { shard, place, ordinal })
     }
 
     /// An iterator that reads the newest `count` records of a shard (all, if there are fewer), and
@@ -167,10 +184,11 @@ impl Stream {
     /// ```
     pub fn tail(&self, shard: ShardId, count: usize) -> Result<ShardIterator> {
         let (_, at) = self.shard(shard)?;
+        self.expire(&at)?;
         let first = if count == 0 { None } else { at.last(count)? };
         match first {
             Some(Header { address, .. }) => {
-                Ok(ShardIterator { shard, place: Place { address, segment: None } })
+                Ok(ShardIterator { shard, place: Place { address, segment: None }, ordinal: None })
             }
             None => self.shard_iterator(shard, StartingPosition::Latest),
         }
@@ -186,12 +204,11 @@ impl Stream {
     pub fn get_records(&self, iterator: &ShardIterator, limit: Limit) -> Result<Page> {
         let shard = iterator.shard;
         let at = self.at(iterator)?;
-        let mut reading = at.read(&iterator.place, limit).or_else(|error| {
-            // It may be because the stream is gone.
-            self.refresh()?;
-            Err(error)
+        let (mut reading, _, gap) = self.read(&at, iterator, limit, |reading| {
+            reading.records.set_lag(at.lag(reading, self.now_ms())?);
+            Ok(())
         })?;
-        reading.records.set_lag(at.lag(&reading, self.now_ms())?);
+        reading.records.set_gap(gap);
         let at_the_end = reading.next_arrival_ms.is_none();
         let closed = at_the_end && {
             self.refresh()?;
@@ -200,12 +217,51 @@ impl Stream {
             end.is_some_and(|end| reading.complete_to >= end)
         };
         let child_shards = if closed { self.children(shard)? } else { Vec::new() };
-        let next = ShardIterator { shard, place: reading.next };
+        let next = ShardIterator { shard, place: reading.next, ordinal: Some(reading.ordinal) };
         Ok(Page {
             records: reading.records,
             next_shard_iterator: (!closed).then_some(next),
             child_shards,
+            gap,
         })
+    }
+
+    /// Reads at an iterator or, if retention has removed what was there, at the horizon: what was
+    /// read, where, and what was missing. `complete` adds what else has to be of the same moment.
+    fn read(
+        &self,
+        shard: &Shard,
+        iterator: &ShardIterator,
+        limit: Limit,
+        complete: impl Fn(&mut Reading) -> Result<()>,
+    ) -> Result<(Reading, u64, Option<Gap>)> {
+        self.expire(shard)?;
+        self.unless_trimmed(shard, || {
+            let is_trimmed = iterator.place.address <= shard.log.horizon.through();
+            let (place, gap) = match is_trimmed {
+                true => self.beyond_gap(shard, iterator)?,
+                false => (iterator.place.clone(), None),
+            };
+            let mut reading = shard.read(&place, limit)?;
+            complete(&mut reading)?;
+            Ok((reading, place.address, gap))
+        })
+    }
+
+    /// Where to read on instead of at an iterator whose records were trimmed, and what is missing.
+    fn beyond_gap(&self, shard: &Shard, iterator: &ShardIterator) -> Result<(Place, Option<Gap>)> {
+        let log = &shard.log;
+        let from = iterator.place.address;
+        let (to, trimmed) = log.horizon_place()?;
+        let ordinal = match iterator.ordinal {
+            None if from <= log.start + u64::from(SEGMENT_HEADER_LEN) => Some(0),
+            // Its place is still there.
+            None if from > log.horizon.trimmed().base => Some(log.place_behind(from - 1)?.1),
+            known => known,
+        };
+        let records = ordinal.map(|ordinal| trimmed.saturating_sub(ordinal));
+        let gap = Gap { from: from.into(), to: to.into(), records };
+        Ok((Place { address: to, segment: None }, (records != Some(0)).then_some(gap)))
     }
 
     /// How far an iterator is behind the newest record of its shard.
@@ -214,13 +270,13 @@ impl Stream {
     /// As [`get_records`](Self::get_records).
     pub fn lag(&self, iterator: &ShardIterator) -> Result<Lag> {
         let at = self.at(iterator)?;
-        let reading = at.read(&iterator.place, Limit::records(1))?;
+        let (reading, from, _) = self.read(&at, iterator, Limit::records(1), |_| Ok(()))?;
         let behind = at.lag(&reading, self.now_ms())?;
         let Some(first) = reading.records.iter().next() else { return Ok(behind) };
         let tip = at.tip()?;
         Ok(Lag {
             records: tip.frames.saturating_sub(reading.ordinal.saturating_sub(1)),
-            bytes: at.log.index.bytes_between(iterator.place.address, tip.place.address),
+            bytes: at.log.index.bytes_between(from, tip.place.address),
             millis: self.now_ms().saturating_sub(first.arrival_ms()),
         })
     }

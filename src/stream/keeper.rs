@@ -1,16 +1,17 @@
-//! What is done behind the producers' backs, by three threads for all shards of a stream: one
-//! prepares pages and segments, one makes finished segments durable, one flushes at intervals.
-//! None waits for another, since a sync takes long.
+//! What is done behind the producers' backs, by four threads for all shards of a stream: one
+//! prepares pages and segments, one makes finished segments durable, one flushes at intervals, one
+//! trims. None waits for another, since a sync takes long.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::error::{Error, Result};
 use crate::shard::Shard;
+use crate::stream::trimmer::{Occasion, Trimmer};
 
 /// A shard and when to flush it.
 type Due = (Instant, Arc<Shard>);
@@ -20,14 +21,18 @@ type Due = (Instant, Arc<Shard>);
 pub(super) struct Keeper {
     to_maintain: Option<Sender<Arc<Shard>>>,
     to_flush: Option<Sender<Due>>,
+    to_retain: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Keeper {
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start(trimmer: &Arc<Trimmer>) -> Result<Self> {
         let (to_maintain, unprepared) = unbounded::<Arc<Shard>>();
         let (prepared, to_settle) = unbounded::<Arc<Shard>>();
         let (to_flush, due) = unbounded();
+        // One request stands for all that come before it is heard.
+        let (to_retain, asked) = bounded(1);
+        let settled = to_retain.clone();
         let prepare = move || {
             for shard in unprepared {
                 shard.awaits_maintenance.store(false, Ordering::Release);
@@ -40,14 +45,25 @@ impl Keeper {
             for shard in to_settle {
                 // A failed sync has poisoned the shard, which says so to its producers.
                 let _ = shard.settle();
+                let _ = settled.try_send(());
             }
         };
+        let trimmer = Arc::clone(trimmer);
         let threads = vec![
             spawn("millstream-prepare", prepare)?,
             spawn("millstream-settle", settle)?,
             spawn("millstream-flush", move || flush_when_due(&due))?,
+            spawn("millstream-retain", move || retain(&trimmer, &asked))?,
         ];
-        Ok(Self { to_maintain: Some(to_maintain), to_flush: Some(to_flush), threads })
+        let (to_maintain, to_flush) = (Some(to_maintain), Some(to_flush));
+        Ok(Self { to_maintain, to_flush, to_retain: Some(to_retain), threads })
+    }
+
+    /// Has the retention looked at, which may be another one now.
+    pub(super) fn retain(&self) {
+        if let Some(trimmer) = &self.to_retain {
+            let _ = trimmer.try_send(());
+        }
     }
 
     /// Asks for maintenance of a shard.
@@ -79,6 +95,29 @@ fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<Joi
         .map_err(|e| Error::io("start a thread for", name.as_ref(), e))
 }
 
+/// Trims when segments were finished and when it is time, until nobody can ask any more.
+fn retain(trimmer: &Trimmer, asked: &Receiver<()>) {
+    let mut taken = 0;
+    loop {
+        let interval = trimmer.interval();
+        let occasion = match interval.map_or_else(
+            || asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            |interval| asked.recv_timeout(interval),
+        ) {
+            Ok(()) => Occasion::Roll,
+            Err(RecvTimeoutError::Timeout) => Occasion::Time,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let taken_now = trimmer.room.taken();
+        if occasion == Occasion::Roll && taken_now == taken {
+            continue;
+        }
+        taken = taken_now;
+        // What could not be trimmed is when there is a next time, or refused to producers.
+        let _ = trimmer.trim(occasion);
+    }
+}
+
 /// Flushes shards when they are due, until nobody can ask any more.
 fn flush_when_due(asked: &Receiver<Due>) {
     let mut waiting: Vec<Due> = Vec::new();
@@ -106,7 +145,7 @@ fn flush_when_due(asked: &Receiver<Due>) {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        (self.to_maintain, self.to_flush) = (None, None);
+        (self.to_maintain, self.to_flush, self.to_retain) = (None, None, None);
         for thread in self.threads.drain(..) {
             // A panic in there was reported by the panic hook.
             let _ = thread.join();

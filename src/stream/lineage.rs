@@ -28,7 +28,12 @@ impl Stream {
     /// # Ok::<(), millstream::Error>(())
     /// ```
     pub fn shards_with(&self, filter: ShardFilter) -> Vec<ShardInfo> {
-        filter.select(self.shards())
+        let mut shards = self.shards();
+        if matches!(filter, ShardFilter::AtTrimHorizon | ShardFilter::FromTrimHorizon) {
+            let shape = self.inner.shape.read();
+            shards.retain(|shard| !shape.manifest.is_expired(shard));
+        }
+        filter.select(shards)
     }
 
     /// The shards that a shard came from, the one with the lower range first: none, one or two.

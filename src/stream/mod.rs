@@ -8,11 +8,14 @@ mod keeper;
 mod kills;
 mod lineage;
 mod plan;
+mod processed;
 mod put;
 mod reshard;
+mod retention;
 mod router;
 mod scan;
 mod settings;
+mod trimmer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,6 +28,7 @@ pub use builder::StreamBuilder;
 pub(crate) use builder::{must_be_stream, read_manifest};
 pub use describe::{ShardDescription, StreamDescription};
 pub use iterator::{Page, ShardIterator};
+pub use retention::Storage;
 pub use scan::{Scan, ScannedRecord};
 
 use crate::error::{Error, Result};
@@ -36,10 +40,13 @@ use crate::os::clock::Time;
 use crate::os::fs::{self, DirectoryLock};
 use crate::position::{MAX_NUMBER, ShardId};
 use crate::record::Durability;
+use crate::shard::horizon::Horizon;
 use crate::shard::index::Index;
+use crate::shard::room::Room;
 use crate::shard::{Log, Shard};
 use crate::stream::keeper::Keeper;
 use crate::stream::router::{Router, Turns};
+use crate::stream::trimmer::Trimmer;
 
 /// A sharded, ordered, replayable stream of records in a directory.
 ///
@@ -80,9 +87,10 @@ struct Inner {
     durability: Durability,
     time: Time,
     router: Router,
-    shape: RwLock<Shape>,
-    /// Held by the one who changes the shape; puts that find their shard closed wait for it.
-    reshaping: Mutex<()>,
+    shape: Arc<RwLock<Shape>>,
+    /// Held by the one who changes the manifest; puts that find their shard closed wait for it.
+    reshaping: Arc<Mutex<()>>,
+    trimmer: Arc<Trimmer>,
     /// None: opened read-only.
     keeper: Option<Keeper>,
     _lock: Option<DirectoryLock>,
@@ -128,26 +136,41 @@ impl Stream {
             path: path.join(MANIFEST),
             what: format!("the hash algorithm {:?}", manifest.hash),
         })?;
+        let room = Arc::new(Room::default());
         let mut shards = BTreeMap::new();
         for info in &manifest.shards {
-            let shard = open_shard(&path, &manifest, info, lock.is_some())?;
+            let shard = open_shard(&path, &manifest, info, &room, lock.is_some())?;
             shards.insert(info.id, Arc::new(shard));
         }
         let max_record_bytes = manifest.max_record_bytes;
         let shape = Shape { manifest, seen, shards };
+        let router = Router::new(shape.open_shards());
+        let (shape, reshaping) = (Arc::new(RwLock::new(shape)), Arc::default());
+        let trimmer = Trimmer::new(
+            path.clone(),
+            settings.time.clone(),
+            room,
+            Arc::clone(&shape),
+            Arc::clone(&reshaping),
+        );
+        let trimmer = Arc::new(trimmer);
         let inner = Inner {
             path,
             hash,
             max_record_bytes,
             durability: settings.durability,
             time: settings.time,
-            router: Router::new(shape.open_shards()),
-            shape: RwLock::new(shape),
-            reshaping: Mutex::new(()),
-            keeper: lock.is_some().then(Keeper::start).transpose()?,
+            router,
+            shape,
+            reshaping,
+            keeper: lock.is_some().then(|| Keeper::start(&trimmer)).transpose()?,
+            trimmer,
             _lock: lock,
         };
-        Ok(Self { inner: Arc::new(inner), turns: Turns::new() })
+        let stream = Self { inner: Arc::new(inner), turns: Turns::new() };
+        // What was trimmed while it was opened is known now.
+        stream.refresh()?;
+        Ok(stream)
     }
 
     /// The directory of the stream.
@@ -221,7 +244,46 @@ impl Stream {
         }
         let new = inner.open_new_shards(&manifest)?;
         inner.show(manifest, new, Some(seen));
+        let shape = inner.shape.read();
+        for (id, trimmed) in &shape.manifest.trimmed {
+            if let Some(shard) = shape.shards.get(id) {
+                shard.learn_trimmed(*trimmed);
+            }
+        }
         Ok(())
+    }
+
+    /// Lets go of what is too old by now, if the limit of age alone decides. In other processes
+    /// nothing goes before the one that writes has said so.
+    fn expire(&self, shard: &Shard) -> Result<()> {
+        let age_ms = {
+            let shape = self.inner.shape.read();
+            let retention = &shape.manifest.retention;
+            if retention.hold_for.is_empty() { retention.age_ms() } else { None }
+        };
+        match age_ms {
+            Some(age_ms) if self.inner.keeper.is_some() => shard.log.expire(self.now_ms(), age_ms),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads from a shard, and once more if segments were trimmed meanwhile: they may have been
+    /// missing.
+    fn unless_trimmed<T>(&self, shard: &Shard, read: impl Fn() -> Result<T>) -> Result<T> {
+        loop {
+            let before = shard.log.horizon.trimmed();
+            let done = read();
+            // Whoever misses a file finds the manifest that says so, or the stream gone.
+            let refreshed = self.refresh();
+            if done.is_err() {
+                refreshed?;
+            }
+            let now = shard.log.horizon.trimmed();
+            // What gets too old meanwhile is still there; but other processes say it seldom.
+            if now == before || (shard.is_written_here() && now.base == before.base) {
+                return done;
+            }
+        }
     }
 }
 
@@ -231,7 +293,8 @@ impl Inner {
         let shape = self.shape.read();
         let new = manifest.shards.iter().filter(|info| !shape.shards.contains_key(&info.id));
         new.map(|info| {
-            let shard = open_shard(&self.path, manifest, info, self.keeper.is_some())?;
+            let room = &self.trimmer.room;
+            let shard = open_shard(&self.path, manifest, info, room, self.keeper.is_some())?;
             Ok((info.id, Arc::new(shard)))
         })
         .collect()
@@ -251,7 +314,9 @@ impl Inner {
     fn close(&mut self) -> Result<()> {
         let Some(keeper) = self.keeper.take() else { return Ok(()) };
         drop(keeper);
-        let shards = std::mem::take(&mut self.shape.get_mut().shards);
+        // What cannot be remembered gets too old once more.
+        let _ = self.trimmer.remember();
+        let shards = std::mem::take(&mut self.shape.write().shards);
         // All are closed, also behind one that cannot be.
         shards.values().map(|shard| shard.close()).fold(Ok(()), Result::and)
     }
@@ -276,7 +341,13 @@ impl Shape {
     }
 }
 
-fn open_shard(path: &Path, manifest: &Manifest, info: &ShardInfo, write: bool) -> Result<Shard> {
+fn open_shard(
+    path: &Path,
+    manifest: &Manifest,
+    info: &ShardInfo,
+    room: &Arc<Room>,
+    write: bool,
+) -> Result<Shard> {
     let manifest_path = path.join(MANIFEST);
     let start = info.starting_sequence_number.address();
     // Segments begin at pages.
@@ -294,7 +365,10 @@ fn open_shard(path: &Path, manifest: &Manifest, info: &ShardInfo, write: bool) -
         directory,
         start,
         max_segment_bytes: manifest.max_segment_bytes,
+        room: Arc::clone(room),
+        horizon: Horizon::default(),
         index: Index::default(),
     };
+    log.horizon.raise(manifest.trimmed.get(&info.id).copied().unwrap_or_default());
     if write { Shard::open(log) } else { Shard::open_read_only(log) }
 }

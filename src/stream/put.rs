@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::hash_key::HashKey;
@@ -26,8 +26,9 @@ impl Stream {
     ///
     /// # Errors
     /// [`Error::InvalidPartitionKey`] unless the key has 1 to 256 characters;
-    /// [`Error::RecordTooLarge`]; [`Error::DiskFull`]; [`Error::Poisoned`]; [`Error::ReadOnly`].
-    /// With the first two nothing was written, with [`Error::Poisoned`] it may have been.
+    /// [`Error::RecordTooLarge`]; [`Error::StreamFull`]; [`Error::DiskFull`]; [`Error::Poisoned`];
+    /// [`Error::ReadOnly`]. With the first three nothing was written, with [`Error::Poisoned`] it
+    /// may have been.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -233,19 +234,21 @@ impl Stream {
             }
             results.push(checked.map(|()| nowhere));
         }
+        let mut full_since = None;
         while !pending.is_empty() {
-            pending = self.put_pending(pending, arrival_ms, &mut results);
+            pending = self.put_pending(pending, arrival_ms, &mut results, &mut full_since);
         }
         results
     }
 
     /// Puts the pending records, shard by shard: those that are pending still, because their shard
-    /// was closed.
+    /// was closed, or there was no room at first.
     fn put_pending<'a>(
         &self,
         pending: Vec<Pending<'a>>,
         arrival_ms: u64,
         results: &mut [Result<Receipt>],
+        full_since: &mut Option<Instant>,
     ) -> Vec<Pending<'a>> {
         // All by one picture: if a reshard came in between, a record could be put to a child
         // before one of the same key, routed to the parent earlier, followed it there.
@@ -283,8 +286,11 @@ impl Stream {
                     drop(self.inner.reshaping.lock());
                     left.extend(done);
                 }
-                // A later record must not be put where an earlier one could not.
-                Err(error) => done.for_each(|other| results[other.index] = Err(error.clone())),
+                Err(error) => match self.make_room(error, full_since) {
+                    Ok(()) => left.extend(done),
+                    // A later record must not be put where an earlier one could not.
+                    Err(error) => done.for_each(|other| results[other.index] = Err(error.clone())),
+                },
             }
             for (index, end) in sync {
                 if let Err(error) = shard.sync_to(end) {
@@ -317,15 +323,20 @@ impl Stream {
         mut append: impl FnMut(&Shard, u64) -> Result<Appended>,
     ) -> Result<Receipt> {
         let arrival_ms = self.now_ms();
+        let mut full_since = None;
         loop {
             let shard = route();
             let appended = match append(shard, arrival_ms) {
+                Ok(appended) => appended,
                 Err(Error::ShardClosed { .. }) => {
                     // Its children are about to take over.
                     drop(self.inner.reshaping.lock());
                     continue;
                 }
-                appended => appended?,
+                Err(error) => {
+                    self.make_room(error, &mut full_since)?;
+                    continue;
+                }
             };
             self.maintain(shard, appended);
             match durability.unwrap_or(self.inner.durability) {

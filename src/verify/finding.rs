@@ -45,6 +45,8 @@ pub enum FindingKind {
     UnfinishedFile,
     /// A file that is none of the stream's.
     UnknownFile,
+    /// A segment that was trimmed and could not be removed, or came back in a power cut.
+    TrimmedFile,
 }
 
 impl FindingKind {
@@ -63,9 +65,12 @@ impl FindingKind {
             | Self::NotZeros
             | Self::ControlRow
             | Self::Unreadable => true,
-            Self::Hole | Self::Lost | Self::TornSlot | Self::UnfinishedFile | Self::UnknownFile => {
-                false
-            }
+            Self::Hole
+            | Self::Lost
+            | Self::TornSlot
+            | Self::UnfinishedFile
+            | Self::UnknownFile
+            | Self::TrimmedFile => false,
         }
     }
 
@@ -88,6 +93,7 @@ impl FindingKind {
             Self::TornSlot => "torn-slot",
             Self::UnfinishedFile => "unfinished-file",
             Self::UnknownFile => "unknown-file",
+            Self::TrimmedFile => "trimmed-file",
         }
     }
 }

@@ -15,11 +15,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::format::control_row::{self, ROW_LEN, RowDamage, RowKey, SLOT_LEN};
-use crate::format::manifest::Manifest;
+use crate::format::manifest::{Manifest, Trimmed};
 use crate::format::names::{APPLICATIONS, DEAD_LETTERS, MANIFEST, OWNER, QUARANTINE, ROW, SHARDS};
 use crate::os::fs;
 use crate::position::{SequenceNumber, ShardId};
-use crate::stream::must_be_stream;
+use crate::stream::{must_be_stream, read_manifest};
 use crate::verify::shard::Place;
 
 pub(crate) use shard::Part;
@@ -133,7 +133,10 @@ impl Verifier<'_> {
             let info = manifest.iter().flat_map(|manifest| &manifest.shards);
             let end = info.filter(|info| info.id == shard).find_map(|i| i.ending_sequence_number);
             let end = end.and_then(SequenceNumber::address);
-            self.shard(&Place { stream, shard, end, directory: &directory });
+            let trimmed = manifest.as_ref().and_then(|manifest| trimmed(manifest, shard));
+            let trimmed_by_now = || self::trimmed(&read_manifest(path).ok()?.0, shard);
+            let place = Place { stream, shard, end, trimmed, directory: &directory };
+            self.shard(&place, &trimmed_by_now);
         }
         self.applications(&path.join(APPLICATIONS));
     }
@@ -234,6 +237,14 @@ impl Verifier<'_> {
         let total_bytes = self.total_bytes;
         (self.progress)(VerifyProgress { bytes: self.outcome.bytes.min(total_bytes), total_bytes });
     }
+}
+
+/// What is gone of a shard: all below where it starts, if nothing was trimmed.
+fn trimmed(manifest: &Manifest, shard: ShardId) -> Option<Trimmed> {
+    let info = manifest.shards.iter().find(|info| info.id == shard)?;
+    let start = info.starting_sequence_number.address()?;
+    let trimmed = manifest.trimmed.get(&shard).copied().unwrap_or_default();
+    Some(Trimmed { base: trimmed.base.max(start), ..trimmed })
 }
 
 fn whole(kind: FindingKind, path: &Path, shard: Option<ShardId>, what: &str) -> Finding {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::format::manifest::MAX_SEGMENT_BYTES;
+use crate::format::manifest::{MAX_SEGMENT_BYTES, Trimmed};
 use crate::format::names::NEW;
 use crate::format::segment_header::{End, SEGMENT_HEADER_LEN};
 use crate::os::fs;
@@ -45,17 +45,29 @@ pub(super) struct Place<'a> {
     pub(super) shard: ShardId,
     /// The number that none in the shard is above, if it is closed.
     pub(super) end: Option<u64>,
+    /// What the manifest said was gone, before the directory was listed.
+    pub(super) trimmed: Option<Trimmed>,
     pub(super) directory: &'a Path,
 }
 
 impl Verifier<'_> {
-    /// Verifies all that is in the directory of a shard.
-    pub(super) fn shard(&mut self, place: &Place<'_>) {
+    /// Verifies all that is in the directory of a shard. Somebody may trim it meanwhile:
+    /// `trimmed_by_now` says what is gone.
+    pub(super) fn shard(
+        &mut self,
+        place: &Place<'_>,
+        trimmed_by_now: &dyn Fn() -> Option<Trimmed>,
+    ) {
         let mut bases = Vec::new();
         for name in self.list(place.directory) {
+            let path = place.directory.join(&name);
             match base_of(&name) {
+                Some(base) if place.trimmed.is_some_and(|trimmed| base < trimmed.base) => {
+                    let what = "it was trimmed; the next opening removes it";
+                    self.whole_file(FindingKind::TrimmedFile, &path, Some(place.shard), what);
+                }
                 Some(base) => bases.push(base),
-                None => self.stray(&place.directory.join(&name), Some(place.shard)),
+                None => self.stray(&path, Some(place.shard)),
             }
         }
         let (told, wrong) = told(place, &bases);
@@ -83,6 +95,7 @@ impl Verifier<'_> {
             }
         }
         parts.reverse();
+        parts.splice(0..0, first_part(place, &parts, trimmed_by_now));
         for pair in parts.windows(2) {
             // What lies between is there, though its header does not say how long it is.
             let between = pair[0].base..pair[1].base;
@@ -206,6 +219,22 @@ impl Place<'_> {
     }
 }
 
+/// What stands in the place of the segments that were trimmed, before those that are left.
+fn first_part(
+    place: &Place<'_>,
+    parts: &[Part],
+    trimmed_by_now: &dyn Fn() -> Option<Trimmed>,
+) -> Option<Part> {
+    let first = parts.first()?.base;
+    let is_there = |trimmed: &Trimmed| first <= trimmed.base;
+    let trimmed = place.trimmed.filter(is_there).or_else(trimmed_by_now)?;
+    let shard = place.shard;
+    let (base, first_ordinal, frames) = (trimmed.base, Some(trimmed.frames), Some(0));
+    // If it was trimmed since, nothing is to be said.
+    let part = Part { shard, base, capacity: 0, first_ordinal, frames, recovered: Vec::new() };
+    Some(part).filter(|part| part.base <= first)
+}
+
 /// What the headers of the segments tell of unfinished ones; and the bases of those whose headers
 /// tell what cannot be.
 fn told(place: &Place<'_>, bases: &[u64]) -> (BTreeMap<u64, End>, Vec<u64>) {
@@ -223,7 +252,7 @@ fn told(place: &Place<'_>, bases: &[u64]) -> (BTreeMap<u64, End>, Vec<u64>) {
     let (mut told, mut wrong) = (BTreeMap::new(), Vec::new());
     for (teller, (_, recovered)) in &headers {
         for (base, end) in recovered {
-            // One that is not there any more was never used.
+            // One that is not there any more was never used, or was trimmed.
             let Some((capacity, _)) = headers.get(base) else { continue };
             if end.lies_in(*base, *capacity) {
                 told.insert(*base, *end);

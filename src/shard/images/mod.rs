@@ -6,6 +6,7 @@ mod subsets;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
@@ -15,6 +16,7 @@ use crate::format::segment_header::{SEAL_AT, SEAL_LEN, SegmentHeader};
 use crate::position::ShardId;
 use crate::record::{Key, Limit};
 use crate::shard::cursor::Place;
+use crate::shard::horizon::Horizon;
 use crate::shard::index::Index;
 use crate::shard::segment::file_name;
 use crate::shard::{Log, Shard};
@@ -45,6 +47,8 @@ impl Image {
             directory: self.0.path().to_owned(),
             start: 0,
             max_segment_bytes: SEGMENT,
+            room: Arc::default(),
+            horizon: Horizon::default(),
             index: Index::default(),
         }
     }

@@ -20,6 +20,7 @@ use crate::os::sync_model::{explore, explore_some};
 use crate::position::ShardId;
 use crate::record::{Key, Limit};
 use crate::shard::cursor::{Place, Reading};
+use crate::shard::horizon::Horizon;
 use crate::shard::index::Index;
 use crate::shard::segment::Segment;
 use crate::shard::writer::Writer;
@@ -46,6 +47,8 @@ impl Files {
             directory: PathBuf::from(self.0.path()),
             start: 0,
             max_segment_bytes: u64::from(SEGMENT_HEADER_LEN) + room,
+            room: Arc::default(),
+            horizon: Horizon::default(),
             index: Index::default(),
         };
         let writer = Writer::open(&log, &mut []).unwrap();

@@ -1,0 +1,107 @@
+//! How long a stream keeps its records, and what happens when there is no room for more.
+
+use std::time::Duration;
+
+/// How long a stream keeps its records; for ever unless something is set.
+///
+/// What may go is what exceeds *any* of the limits: whichever triggers first. The oldest go first,
+/// always, and whoever was about to read them is told of the [`Gap`](crate::Gap).
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("clicks");
+/// use std::time::Duration;
+/// use millstream::{Retention, Stream, WhenFull};
+///
+/// let a_day = Duration::from_secs(24 * 60 * 60);
+/// let stream = Stream::builder(&path)
+///     .retention(Retention::default().age(a_day).bytes(10 << 30))
+///     .open()?;
+/// // From now on only what "billing" has processed may go, and puts fail rather than that
+/// // anything else goes.
+/// let queue = stream.retention().hold_for(["billing"]).when_full(WhenFull::Reject);
+/// stream.set_retention(queue)?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retention {
+    /// Records that arrived longer ago may go.
+    pub age: Option<Duration>,
+    /// The most bytes that the finished segments of the stream take.
+    pub bytes: Option<u64>,
+    /// Records may go if so many newer ones stay.
+    pub records: Option<u64>,
+    /// Records may go only when all of these applications have processed them.
+    pub hold_for: Vec<String>,
+    /// What happens when there is no room for more.
+    pub when_full: WhenFull,
+}
+
+/// What happens to a put that finds the stream at the limit of its bytes, and nothing that may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// The oldest records go. If an application that they are held for has not processed them, they
+    /// are counted in [`Storage::dropped_unprocessed`](crate::Storage::dropped_unprocessed).
+    #[default]
+    DropOldest,
+    /// The put fails with [`Error::StreamFull`](crate::Error::StreamFull).
+    Reject,
+    /// The put waits so long at the most, and fails then.
+    Block(Duration),
+}
+
+impl Retention {
+    /// Records that arrived longer ago than this may go.
+    ///
+    /// Time is the stream's clock, which may step. A record goes by age when all before it do, and
+    /// it arrived longer ago than this by what the clock says now. One that arrived later than the
+    /// clock says now tells nothing of its age; it goes with those behind it.
+    pub fn age(mut self, age: Duration) -> Self {
+        self.age = Some(age);
+        self
+    }
+
+    /// The most bytes that the finished segments of the stream may take. Each shard has one more
+    /// that it is writing, and perhaps an empty one ready.
+    ///
+    /// Segments get no larger than a sixteenth of the limit (but for one of a larger record, and
+    /// not smaller than 64 KiB), and about as much is kept free ahead of the producers.
+    pub fn bytes(mut self, bytes: u64) -> Self {
+        self.bytes = Some(bytes);
+        self
+    }
+
+    /// Records may go if the stream keeps so many newer ones. They go by whole segments.
+    pub fn records(mut self, records: u64) -> Self {
+        self.records = Some(records);
+        self
+    }
+
+    /// Records may go, by whichever limit, only when all of these applications have processed them;
+    /// one that has never run has processed nothing. Needs a limit of [`bytes`](Self::bytes), since
+    /// an application that is gone for good would fill the disk.
+    pub fn hold_for<A: Into<String>>(mut self, applications: impl IntoIterator<Item = A>) -> Self {
+        self.hold_for = applications.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What happens when the limit of [`bytes`](Self::bytes) is reached and nothing may go. Unless
+    /// it is [`WhenFull::DropOldest`], this limit is no reason to drop a record that was not
+    /// processed by the applications that records are [held for](Self::hold_for).
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// Whether everything is kept for ever.
+    pub fn is_unlimited(&self) -> bool {
+        (self.age, self.bytes, self.records) == (None, None, None)
+    }
+
+    /// The limit of age in milliseconds.
+    pub(crate) fn age_ms(&self) -> Option<u64> {
+        self.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+    }
+}
