@@ -18,7 +18,8 @@ pub(crate) const ROW: &str = ".row";
 /// What follows the name of a file that is being made.
 pub(crate) const NEW: &str = ".new";
 
-const MAX_APPLICATION_NAME_LEN: usize = 128;
+/// The longest name of an application, in bytes.
+pub(crate) const MAX_APPLICATION_NAME_LEN: usize = 128;
 
 /// Whether an application can have this name, which is a directory's.
 pub(crate) fn is_application_name(name: &str) -> bool {

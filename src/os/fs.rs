@@ -178,6 +178,14 @@ pub(crate) fn remove_empty_directory(path: &Path) {
     let _ = fs::remove_dir(path);
 }
 
+/// Removes a directory and all that is below it. Links are removed, not followed.
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
 /// Creates a directory and those above it, durably; one that exists is fine.
 pub(crate) fn create_directory(path: &Path) -> Result<()> {
     match (create_subdirectory(path), path.parent()) {
@@ -285,6 +293,33 @@ pub(crate) fn release(file: &File, start: u64, len: u64) {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     // Only room is lost when it fails.
     let _ = rustix::fs::fallocate(file, flags, start, len);
+}
+
+/// Shows that a file is in use as long as it is open, to whoever wants it for itself alone. It
+/// hinders nobody else; where the system cannot do that, nobody notices.
+pub(crate) fn show_use(file: &File) {
+    let _ = file.try_lock_shared();
+}
+
+/// A file that nobody shows to be in use.
+#[derive(Debug)]
+pub(crate) struct SoleUse(#[expect(dead_code, reason = "the lock ends with the file")] File);
+
+impl SoleUse {
+    /// Takes the file for as long as this is there.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if somebody has it in use.
+    pub(crate) fn take(path: &Path) -> Result<Self> {
+        let file = open_read(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::Locked { path: path.to_owned(), owner: "somebody who reads".into() })
+            }
+            Err(TryLockError::Error(e)) => Err(Error::io("lock", path, e)),
+        }
+    }
 }
 
 /// A directory that this process owns until the lock is dropped (or the process ends, however).

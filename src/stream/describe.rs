@@ -74,7 +74,8 @@ pub struct ShardDescription {
 }
 
 impl Stream {
-    /// The streams in a directory, by name: the directories right in it that are streams.
+    /// The streams in a directory, by name: the directories right in it that are streams, but for
+    /// hidden ones.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if the directory cannot be listed, because it is missing for
@@ -94,7 +95,9 @@ impl Stream {
     pub fn list(directory: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         let directory = directory.as_ref();
         fs::must_be_directory(directory)?;
-        let names = fs::list(directory)?.into_iter().map(|name| directory.join(name));
+        // Those with a dot are on their way out: they are being deleted.
+        let names = fs::list(directory)?.into_iter().filter(|name| !name.starts_with('.'));
+        let names = names.map(|name| directory.join(name));
         // What cannot be looked at is none, as far as can be seen.
         Ok(names.filter(|path| is_stream(path).unwrap_or(false)).collect())
     }

@@ -1,6 +1,7 @@
 //! A stream: keys, ranges, lineage; what users hold in their hands.
 
 mod builder;
+mod delete;
 mod describe;
 mod iterator;
 mod keeper;
@@ -112,7 +113,8 @@ impl Stream {
     }
 
     /// Opens a stream for reading alone, beside the process that puts to it (if there is one), and
-    /// follows what it does. Takes no lock and changes nothing; the file system may be read-only.
+    /// follows what it does. Changes nothing, and takes no lock that hinders anybody but who wants
+    /// to [delete](Self::delete) the stream; the file system may be read-only.
     ///
     /// # Errors
     /// [`Error::StreamNotFound`]; [`Error::NotAStream`]; [`Error::Unsupported`];
@@ -121,6 +123,7 @@ impl Stream {
         let path = fs::absolute(path.as_ref())?;
         must_be_stream(&path)?;
         let (manifest, seen) = read_manifest(&path)?;
+        fs::show_use(&seen);
         let settings = Self::builder(&path);
         Self::assemble(path, (manifest, Some(seen)), None, settings)
     }
@@ -239,6 +242,7 @@ impl Stream {
             return Ok(());
         }
         let (manifest, seen) = read_manifest(&inner.path).map_err(or_gone)?;
+        fs::show_use(&seen);
         if manifest.stream != inner.shape.read().manifest.stream {
             return Err(gone());
         }

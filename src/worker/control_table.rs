@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::format::control_row::{self, ControlRow, ROW_LEN, RowDamage, RowKey};
-use crate::format::names::ROW;
+use crate::format::names::{MAX_APPLICATION_NAME_LEN, ROW, is_application_name};
 use crate::os::fs::{self, DirectoryLock};
 use crate::position::ShardId;
 use crate::worker::checkpoint::Checkpoint;
-
-const MAX_NAME_LEN: usize = 128;
 
 /// The rows of one application, which one pool has at a time.
 #[derive(Debug)]
@@ -131,16 +129,14 @@ impl RowFile {
     }
 }
 
-/// The name is a directory's.
+/// Whether the name can be a directory's.
 pub(super) fn check_name(application: &str) -> Result<()> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    let fits = (1..=MAX_NAME_LEN).contains(&application.len());
-    if fits && application.bytes().all(allowed) && !application.starts_with('.') {
+    if is_application_name(application) {
         return Ok(());
     }
     Err(Error::InvalidArgument(format!(
-        "{application:?} cannot be the name of an application: it has 1 to {MAX_NAME_LEN} \
-         letters, digits and _.- of ASCII, and does not begin with a dot"
+        "{application:?} cannot be the name of an application: it has 1 to \
+         {MAX_APPLICATION_NAME_LEN} letters, digits and _.- of ASCII, and does not begin with a dot"
     )))
 }
 
@@ -157,11 +153,11 @@ mod tests {
     #[test]
     fn a_name_is_at_most_128_letters_digits_and_marks() {
         let directory = tempfile::tempdir().unwrap();
-        let longest = "x".repeat(MAX_NAME_LEN);
+        let longest = "x".repeat(MAX_APPLICATION_NAME_LEN);
         for good in ["a", "A-b_c.9", &longest] {
             ControlTable::open(directory.path(), good).unwrap();
         }
-        let too_long = "x".repeat(MAX_NAME_LEN + 1);
+        let too_long = "x".repeat(MAX_APPLICATION_NAME_LEN + 1);
         for bad in ["", ".", "..", ".hidden", "a/b", "ä", "a b", "a\0", &too_long] {
             let error = ControlTable::open(directory.path(), bad).unwrap_err();
             assert!(matches!(error, Error::InvalidArgument(_)), "{bad:?}: {error}");

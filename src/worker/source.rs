@@ -47,7 +47,10 @@ impl Source for Stream {
 
     fn read(&self, cursor: &ShardIterator, limit: Limit) -> Result<(Batch, Option<ShardIterator>)> {
         let page = self.get_records(cursor, limit)?;
-        Ok((page.records, page.next_shard_iterator))
+        let next = page.next_shard_iterator;
+        // What is missing is told with the first records behind it.
+        let waits = page.records.is_empty() && page.gap.is_some() && next.is_some();
+        Ok((page.records, if waits { Some(cursor.clone()) } else { next }))
     }
 
     fn lag(&self, cursor: &ShardIterator) -> Result<Lag> {

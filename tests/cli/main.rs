@@ -8,6 +8,7 @@ mod harness;
 mod overview;
 mod put;
 mod reshard;
+mod retention;
 mod shape;
 mod tail;
 mod verify;

@@ -7,8 +7,24 @@ use crate::harness::{Place, run, start, text};
 #[test]
 fn every_verb_has_help_with_an_example() {
     for verb in [
-        "create", "ls", "info", "put", "tail", "split", "merge", "reshard", "work", "verify",
-        "repair", "dump", "export", "import", "demo",
+        "create",
+        "ls",
+        "info",
+        "put",
+        "tail",
+        "split",
+        "merge",
+        "reshard",
+        "work",
+        "retention",
+        "trim",
+        "delete",
+        "verify",
+        "repair",
+        "dump",
+        "export",
+        "import",
+        "demo",
     ] {
         let help = run(&[verb, "--help"]).succeeded();
         assert!(help.text().contains(&format!("  millstream {verb}")), "{verb}");

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Result;
 use crate::output;
+use crate::retention;
 use crate::ring;
 
 /// Shows what a stream is, its shards, and how they came to be.
@@ -55,6 +56,12 @@ fn summary(dir: &str, stream: &StreamDescription) -> String {
         output::count(stream.shards.len() as u64, "shard"),
         stream.open_shards,
     );
+    let trimmed: u64 = stream.shards.iter().map(|shard| shard.trimmed_records).sum();
+    let _ = write!(text, "{}", retention::as_text(&stream.retention));
+    let _ = match trimmed {
+        0 => writeln!(text),
+        _ => writeln!(text, "; {} trimmed", output::count(trimmed, "record")),
+    };
     for (key, value) in &stream.tags {
         let _ = writeln!(text, "{key}: {value}");
     }
@@ -91,7 +98,7 @@ fn row(shard: &ShardDescription, digits: usize) -> [String; 7] {
         shard.info.parents().map(|parent| parent.index().to_string()).collect();
     [
         shard.info.id.to_string(),
-        state(&shard.info).to_owned(),
+        if shard.is_expired { "expired" } else { state(&shard.info) }.to_owned(),
         keys(shard.info.hash_key_range, digits),
         format!("{:.1}%", share_of_ring(shard.info.hash_key_range) * 100.0),
         if parents.is_empty() { "-".to_owned() } else { parents.join("+") },
@@ -130,11 +137,17 @@ fn as_json(dir: &str, stream: &StreamDescription) -> Value {
         "max_record_bytes": stream.max_record_bytes,
         "max_segment_bytes": stream.max_segment_bytes,
         "max_open_shards": stream.max_open_shards, "tags": stream.tags,
+        "retention": retention::as_json(&stream.retention),
     })
 }
 
 fn description_as_json(shard: &ShardDescription) -> Value {
     let mut value = shard_as_json(&shard.info);
+    if shard.is_expired {
+        value["state"] = json!("expired");
+    }
+    value["trimmed_records"] = json!(shard.trimmed_records);
+    value["horizon"] = json!(shard.horizon.to_string());
     value["records"] = json!(shard.records);
     value["bytes"] = json!(shard.bytes);
     value["first_sequence_number"] = text(shard.first_sequence_number);

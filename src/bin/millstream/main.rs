@@ -5,6 +5,7 @@ mod bars;
 mod child;
 mod create;
 mod dead_letters;
+mod delete;
 mod demo;
 mod dump;
 mod export;
@@ -17,13 +18,16 @@ mod merge;
 mod offset;
 mod output;
 mod put;
+mod quantity;
 mod record_format;
 mod repair;
 mod reshard;
+mod retention;
 mod ring;
 mod signals;
 mod split;
 mod tail;
+mod trim;
 mod verify;
 mod work;
 
@@ -56,6 +60,9 @@ enum Verb {
     Reshard(reshard::Args),
     Work(work::Args),
     DeadLetters(dead_letters::Args),
+    Retention(retention::Args),
+    Trim(trim::Args),
+    Delete(delete::Args),
     Verify(verify::Args),
     Repair(repair::Args),
     Dump(dump::Args),
@@ -76,6 +83,9 @@ fn main() -> ExitCode {
         Verb::Reshard(args) => reshard::run(&args),
         Verb::Work(args) => work::run(&args),
         Verb::DeadLetters(args) => dead_letters::run(&args),
+        Verb::Retention(args) => retention::run(&args),
+        Verb::Trim(args) => trim::run(&args),
+        Verb::Delete(args) => delete::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Repair(args) => repair::run(&args),
         Verb::Dump(args) => dump::run(&args),
