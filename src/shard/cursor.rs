@@ -27,7 +27,7 @@ pub(crate) struct Place {
 pub(crate) struct Reading {
     pub(crate) records: Batch,
     pub(crate) next: Place,
-    /// The frames claimed in the shard before `next`.
+    /// The frames claimed in the shard before `next`, if there are records.
     pub(crate) ordinal: u64,
     /// When the record at `next` arrived, if there is one.
     pub(crate) next_arrival_ms: Option<u64>,

@@ -365,6 +365,12 @@ impl Shard {
 
     /// Reads from a place on.
     pub(crate) fn read(&self, place: &Place, limit: Limit) -> Result<Reading> {
+        if let Side::Reader(seen) = &self.side
+            && seen.is_outdated.load(Ordering::Relaxed)
+        {
+            // What is known may have been counted from a wrong beginning.
+            self.refresh()?;
+        }
         let reading = self.log.read(place, limit);
         if self.is_written_here()
             || reading.as_ref().is_ok_and(|reading| !reading.records.is_empty())

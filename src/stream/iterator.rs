@@ -89,6 +89,15 @@ impl FromStr for ShardIterator {
     }
 }
 
+/// Where a page begins.
+struct Start {
+    place: Place,
+    /// How many frames there are before it, if that is known.
+    ordinal: Option<u64>,
+    /// What would have come before, and is gone.
+    gap: Option<Gap>,
+}
+
 /// What [`get_records`](Stream::get_records) found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -204,11 +213,11 @@ impl Stream {
     pub fn get_records(&self, iterator: &ShardIterator, limit: Limit) -> Result<Page> {
         let shard = iterator.shard;
         let at = self.at(iterator)?;
-        let (mut reading, _, gap) = self.read(&at, iterator, limit, |reading| {
+        let (mut reading, start) = self.read(&at, iterator, limit, |reading| {
             reading.records.set_lag(at.lag(reading, self.now_ms())?);
             Ok(())
         })?;
-        reading.records.set_gap(gap);
+        reading.records.set_gap(start.gap);
         let at_the_end = reading.next_arrival_ms.is_none();
         let closed = at_the_end && {
             self.refresh()?;
@@ -217,39 +226,44 @@ impl Stream {
             end.is_some_and(|end| reading.complete_to >= end)
         };
         let child_shards = if closed { self.children(shard)? } else { Vec::new() };
-        let next = ShardIterator { shard, place: reading.next, ordinal: Some(reading.ordinal) };
+        let ordinal =
+            if reading.records.is_empty() { start.ordinal } else { Some(reading.ordinal) };
+        let next = ShardIterator { shard, place: reading.next, ordinal };
         Ok(Page {
             records: reading.records,
             next_shard_iterator: (!closed).then_some(next),
             child_shards,
-            gap,
+            gap: start.gap,
         })
     }
 
     /// Reads at an iterator or, if retention has removed what was there, at the horizon: what was
-    /// read, where, and what was missing. `complete` adds what else has to be of the same moment.
+    /// read, and where that begins. `complete` adds what else has to be of the same moment.
     fn read(
         &self,
         shard: &Shard,
         iterator: &ShardIterator,
         limit: Limit,
         complete: impl Fn(&mut Reading) -> Result<()>,
-    ) -> Result<(Reading, u64, Option<Gap>)> {
+    ) -> Result<(Reading, Start)> {
         self.expire(shard)?;
         self.unless_trimmed(shard, || {
             let is_trimmed = iterator.place.address <= shard.log.horizon.through();
-            let (place, gap) = match is_trimmed {
+            let start = match is_trimmed {
                 true => self.beyond_gap(shard, iterator)?,
-                false => (iterator.place.clone(), None),
+                false => {
+                    let ShardIterator { place, ordinal, .. } = iterator.clone();
+                    Start { place, ordinal, gap: None }
+                }
             };
-            let mut reading = shard.read(&place, limit)?;
+            let mut reading = shard.read(&start.place, limit)?;
             complete(&mut reading)?;
-            Ok((reading, place.address, gap))
+            Ok((reading, start))
         })
     }
 
-    /// Where to read on instead of at an iterator whose records were trimmed, and what is missing.
-    fn beyond_gap(&self, shard: &Shard, iterator: &ShardIterator) -> Result<(Place, Option<Gap>)> {
+    /// Where to read on instead of at an iterator whose records were trimmed.
+    fn beyond_gap(&self, shard: &Shard, iterator: &ShardIterator) -> Result<Start> {
         let log = &shard.log;
         let from = iterator.place.address;
         let (to, trimmed) = log.horizon_place()?;
@@ -261,7 +275,9 @@ impl Stream {
         };
         let records = ordinal.map(|ordinal| trimmed.saturating_sub(ordinal));
         let gap = Gap { from: from.into(), to: to.into(), records };
-        Ok((Place { address: to, segment: None }, (records != Some(0)).then_some(gap)))
+        let place = Place { address: to, segment: None };
+        let gap = Some(gap).filter(|gap| gap.records != Some(0));
+        Ok(Start { place, ordinal: Some(trimmed), gap })
     }
 
     /// How far an iterator is behind the newest record of its shard.
@@ -270,13 +286,13 @@ impl Stream {
     /// As [`get_records`](Self::get_records).
     pub fn lag(&self, iterator: &ShardIterator) -> Result<Lag> {
         let at = self.at(iterator)?;
-        let (reading, from, _) = self.read(&at, iterator, Limit::records(1), |_| Ok(()))?;
+        let (reading, start) = self.read(&at, iterator, Limit::records(1), |_| Ok(()))?;
         let behind = at.lag(&reading, self.now_ms())?;
         let Some(first) = reading.records.iter().next() else { return Ok(behind) };
         let tip = at.tip()?;
         Ok(Lag {
             records: tip.frames.saturating_sub(reading.ordinal.saturating_sub(1)),
-            bytes: at.log.index.bytes_between(from, tip.place.address),
+            bytes: at.log.index.bytes_between(start.place.address, tip.place.address),
             millis: self.now_ms().saturating_sub(first.arrival_ms()),
         })
     }
