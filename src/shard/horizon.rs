@@ -30,8 +30,9 @@ pub(crate) struct Horizon {
     /// The number in `trimmed`, for those who only ask whether they are above. Stored under the
     /// lock, with release; loaded with acquire by readers behind their reading.
     through: AtomicU64,
-    /// Before this time no further record gets too old. Stored by whoever has looked; nothing
-    /// depends on it but when somebody looks again, so relaxed order suffices.
+    /// Before this time no further record gets too old, unless the clock steps back meanwhile: then
+    /// it is noticed later. Stored by whoever has looked; nothing depends on it but when somebody
+    /// looks again, so relaxed order suffices.
     settled_until_ms: AtomicU64,
     /// Segments that were removed while somebody had them mapped.
     unlinked: Mutex<Vec<Weak<Segment>>>,
