@@ -56,12 +56,13 @@ fn summary(dir: &str, stream: &StreamDescription) -> String {
         output::count(stream.shards.len() as u64, "shard"),
         stream.open_shards,
     );
+    if !stream.retention.is_unlimited() {
+        let _ = writeln!(text, "{}", retention::as_text(&stream.retention));
+    }
     let trimmed: u64 = stream.shards.iter().map(|shard| shard.trimmed_records).sum();
-    let _ = write!(text, "{}", retention::as_text(&stream.retention));
-    let _ = match trimmed {
-        0 => writeln!(text),
-        _ => writeln!(text, "; {} trimmed", output::count(trimmed, "record")),
-    };
+    if trimmed > 0 {
+        let _ = writeln!(text, "{} trimmed", output::count(trimmed, "record"));
+    }
     for (key, value) in &stream.tags {
         let _ = writeln!(text, "{key}: {value}");
     }
