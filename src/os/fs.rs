@@ -180,6 +180,7 @@ pub(crate) fn remove_empty_directory(path: &Path) {
 
 /// Removes a directory and all that is below it. Links are removed, not followed.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+    step();
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
         _ => Ok(()),

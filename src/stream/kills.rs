@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use tempfile::TempDir;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hash_key::HashKey;
 use crate::lineage::ShardInfo;
 use crate::os::steps;
@@ -165,4 +165,65 @@ fn a_creation_that_is_killed_at_any_step_is_there_or_not_and_can_be_made_again()
         goes_on(opened, 0);
     }
     assert!(was_there);
+}
+
+#[test]
+fn a_trim_that_is_killed_at_any_step_is_there_or_not_and_gives_no_number_again() {
+    for gone in [150, 200] {
+        let directory = scratch();
+        let stream = builder(directory.path()).create().unwrap();
+        let data: Vec<_> = (0..200).map(|n| format!("{n:03}{}", "x".repeat(1000))).collect();
+        let put = |data: &String| stream.put("k", data).unwrap().sequence_number;
+        let numbers: Vec<_> = data.iter().map(put).collect();
+        let (images, done) = killed_in(directory.path(), || stream.trim(S0, numbers[gone - 1]));
+        done.unwrap();
+        assert!(images.len() > 5, "{} steps", images.len());
+        let mut is_new = false;
+        for (step, image) in images.iter().enumerate() {
+            let reader = Stream::open_read_only(image.path()).unwrap();
+            let seen = records(&reader);
+            let is_trimmed = seen == data[gone..];
+            assert!(is_trimmed || (seen == data && !is_new), "step {step}: {} left", seen.len());
+            is_new = is_trimmed;
+            let opened = builder(image.path()).open_existing().unwrap();
+            assert_eq!(records(&opened), seen, "step {step}");
+            opened.trim(S0, numbers[gone - 1]).unwrap();
+            let described = opened.describe_shard(S0).unwrap();
+            assert_eq!(
+                (described.records, described.trimmed_records),
+                (200 - gone as u64, gone as u64)
+            );
+            let new = opened.put("k", "new").unwrap().sequence_number;
+            assert!(new > numbers[199], "step {step}");
+        }
+        assert!(is_new);
+    }
+}
+
+#[test]
+fn a_deletion_that_is_killed_at_any_step_is_complete_or_has_not_begun() {
+    let place = scratch();
+    let path = place.path().join("stream");
+    let stream = builder(&path).create().unwrap();
+    stream.put("k", "data").unwrap();
+    stream.close().unwrap();
+    let (images, done) = killed_in(place.path(), || Stream::delete(&path));
+    done.unwrap();
+    assert!(images.len() > 3, "{} steps", images.len());
+    let mut is_gone = false;
+    for (step, image) in images.iter().enumerate() {
+        let path = image.path().join("stream");
+        match Stream::open_read_only(&path) {
+            Ok(reader) => assert!(records(&reader) == ["data"] && !is_gone, "step {step}"),
+            Err(error) => {
+                assert!(matches!(error, Error::StreamNotFound { .. }), "step {step}: {error}");
+                is_gone = true;
+            }
+        }
+        let deleted = Stream::delete(&path);
+        let was_gone = matches!(deleted, Err(Error::StreamNotFound { .. }));
+        assert!(deleted.is_ok() || (is_gone && was_gone), "step {step}: {deleted:?}");
+        assert_eq!(fs::read_dir(image.path()).unwrap().count(), 0, "step {step}");
+    }
+    assert!(is_gone);
 }
