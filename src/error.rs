@@ -54,7 +54,7 @@ pub enum Error {
         what: String,
     },
     /// Somebody has the directory already, perhaps this process: a stream is opened for putting
-    /// once (and its handle cloned), an application has one pool.
+    /// once (and its handle cloned).
     Locked {
         /// The directory.
         path: PathBuf,

@@ -38,6 +38,7 @@
 //! | consume all shards | [`WorkerPool`], [`RecordProcessor`], [`Checkpointer`] |
 //! | put records aside that cannot be processed | [`OnPoison`], [`DeadLetters`] |
 //! | read all shards as one, or one key | [`Stream::scan`], [`Stream::scan_key`] |
+//! | see how far an application is, set it back or forward | [`Application`] |
 //! | read a shard yourself | [`Stream::shard_iterator`], [`Stream::get_records`] |
 //! | change the number of shards | [`Stream::reshard_to`], [`split_shard`](Stream::split_shard) |
 //! | see what there is | [`Stream::describe`], [`Stream::shards_with`], [`Stream::children`] |
@@ -47,6 +48,7 @@
 //! | set damage aside and go on | [`repair()`] |
 //! | know what can go wrong | [`Error`] |
 //! | know how it differs from AWS | [`manual::kinesis`] |
+//! | come from the KCL | [`manual::workers`] |
 //! | know what is on the disk | [`manual::format`] |
 //! | know how all this is tested | [`manual::testing`] |
 
@@ -91,9 +93,9 @@ pub use verify::{
     inspect_segment, verify, verify_with_progress,
 };
 pub use worker::{
-    Checkpoint, CheckpointPolicy, Checkpointer, DeadLetter, DeadLetters, Initialization, OnPoison,
-    Outcome, ProcessorError, RecordProcessor, ShardState, ShardStatus, WorkerPool,
-    WorkerPoolBuilder,
+    Application, ApplicationShard, Checkpoint, CheckpointPolicy, Checkpointer, DeadLetter,
+    DeadLetters, Initialization, OnPoison, Outcome, PendingCheckpoint, Prepared, ProcessorError,
+    RecordProcessor, ShardState, ShardStatus, WorkerPool, WorkerPoolBuilder,
 };
 
 #[cfg(doctest)]

@@ -176,6 +176,29 @@ fn the_library_prints_nothing_and_leaves_nothing_undone() {
     }
 }
 
+/// The text of all tests, in `src/` and `tests/`.
+fn all_tests() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let entries = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let files = entries.filter(|path| path.extension().is_some_and(|e| e == "rs"));
+    let texts = files.map(|path| fs::read_to_string(path).unwrap());
+    texts.chain(source_files().into_iter().map(|(_, text)| text)).collect()
+}
+
+#[test]
+fn the_tests_that_the_manual_names_are_there() {
+    let manual =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual/workers.md"));
+    let (manual, tests) = (manual.unwrap(), all_tests());
+    let is_test = |name: &&str| name.len() > 30 && !name.contains(' ');
+    let mut named = 0;
+    for name in manual.split('`').skip(1).step_by(2).filter(is_test) {
+        assert!(tests.contains(&format!("fn {name}()")), "there is no test {name}");
+        named += 1;
+    }
+    assert!(named >= 10);
+}
+
 #[test]
 fn the_dependency_tree_stays_small() {
     let tree = Command::new(env!("CARGO"))

@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use common::{Fixture, S0};
 use millstream::{
-    Batch, Checkpoint, CheckpointPolicy, Checkpointer, Error, HashKey, Limit, Outcome,
-    ProcessorError, RecordProcessor, SequenceNumber, ShardId, ShardState, Stream, WorkerPool,
-    WorkerPoolBuilder,
+    Batch, Checkpoint, CheckpointPolicy, Checkpointer, HashKey, Limit, Outcome, ProcessorError,
+    RecordProcessor, SequenceNumber, ShardId, ShardState, Stream, WorkerPool, WorkerPoolBuilder,
 };
 
 /// Longer than any test takes that passes.
@@ -208,26 +207,23 @@ fn the_children_of_a_split_shard_come_after_it() {
 }
 
 #[test]
-fn an_application_has_one_pool_and_another_one_its_own() {
-    let Fixture { stream, directory: _directory } = Fixture::new(1);
-    put(&stream, 3);
-    let pool = |application| {
-        let processed = Processed::default();
-        let log = processed.clone();
-        let factory = move |_: &_| {
-            let log = log.clone();
-            move |batch: &Batch, _: &mut Checkpointer<'_>| {
-                log.add(batch);
-                Ok(())
-            }
-        };
-        WorkerPool::builder(application, &stream).start(factory).map(|pool| (pool, processed))
+fn pools_of_one_application_share_the_records_and_another_one_has_its_own() {
+    let Fixture { stream, directory: _directory } = Fixture::new(4);
+    let put = put(&stream, 400);
+    let (of_billing, of_audit) = (Processed::default(), Processed::default());
+    let pool = |application, processed| {
+        let builder = WorkerPool::builder(application, &stream);
+        let builder = builder.limit(Limit::records(3)).look_interval(Duration::from_millis(1));
+        start(builder, processed, |_, _| Ok(()))
     };
-    let (billing, of_billing) = pool("billing").unwrap();
-    assert!(matches!(pool("billing"), Err(Error::Locked { .. })));
-    let (audit, of_audit) = pool("audit").unwrap();
-    assert!(billing.wait_until_idle(LONG) && audit.wait_until_idle(LONG));
-    assert_eq!(of_billing.keys(), of_audit.keys());
+    let pools = [pool("billing", &of_billing), pool("billing", &of_billing)];
+    let audit = pool("audit", &of_audit);
+    while of_billing.keys().len() < 400 {
+        std::thread::yield_now();
+    }
+    assert!(pools.iter().all(|pool| pool.wait_until_idle(LONG)) && audit.wait_until_idle(LONG));
+    assert_eq!(of_billing.numbers(), put);
+    assert_eq!(of_audit.numbers(), put);
 }
 
 #[test]

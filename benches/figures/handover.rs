@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use millstream::{Limit, ShardId, StartingPosition, Stream, WaitStrategy};
 
-use crate::{Ours, contestant, row};
+use crate::{Ours, contestant, percentiles, row};
 
 const COUNT: usize = 1_000_000;
 
@@ -128,14 +128,6 @@ pub fn latency() {
             contestant("put and get_records, Spin", ours_in(WaitStrategy::Spin)),
         ],
     );
-}
-
-/// Prints the tail, and gives the median.
-fn percentiles(mut times: Vec<u64>) -> f64 {
-    times.sort_unstable();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-    println!("    p50 {} ns, p99 {} ns, p99.9 {} ns", at(0.5), at(0.99), at(0.999));
-    at(0.5) as f64
 }
 
 /// How long a put takes, over many segments and with syncs behind its back.

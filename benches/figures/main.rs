@@ -10,6 +10,7 @@ mod append;
 mod durable;
 mod handover;
 mod limits;
+mod pool;
 mod replay;
 
 use std::path::PathBuf;
@@ -58,6 +59,14 @@ fn row(name: &str, rounds: usize, mut contestants: Vec<Contestant<'_>>) {
             times[times.len() - 1],
         );
     }
+}
+
+/// Prints the tail, and gives the median.
+fn percentiles(mut times: Vec<u64>) -> f64 {
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    println!("    p50 {} ns, p99 {} ns, p99.9 {} ns", at(0.5), at(0.99), at(0.999));
+    at(0.5) as f64
 }
 
 /// Times `count` calls, in ns per call.
@@ -116,4 +125,7 @@ fn main() {
     handover::throughput();
     handover::latency();
     handover::put_latency();
+    pool::throughput();
+    pool::checkpoint();
+    pool::latency();
 }

@@ -15,19 +15,28 @@
 //! | 32 | 8 | epoch | one more with each owner; a checkpoint from an older one is refused |
 //! | 40 | 8 | number | the sequence number of kind 2 and 3, else 0 |
 //! | 48 | 4 | kind | of the checkpoint: 1 TRIM_HORIZON, 2 at, 3 after `number`, 4 SHARD_END |
-//! | 52 | 456 | | zeros |
+//! | 52 | 4 | pending kind | of the prepared checkpoint: 3 after `pending number`, 0 none |
+//! | 56 | 8 | pending number | its sequence number |
+//! | 64 | 8 | owner | the member that has the shard, 0 nobody |
+//! | 72 | 8 | wanted by | the member that asks for the shard, 0 nobody |
+//! | 80 | 4 | state length | bytes of `state` |
+//! | 84 | 384 | state | what the processor has noted with the prepared checkpoint |
+//! | 468 | 40 | | zeros |
 //! | 508 | 4 | crc | CRC-32 of all before it; believe nothing unless it fits |
 //!
 //! All numbers are little-endian. Shard and application are there so that a row that was copied
 //! from elsewhere is noticed: its numbers would make this application skip records.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 
 use super::{put, u32_at, u64_at};
-use crate::position::{ShardId, StartingPosition};
+use crate::position::{SequenceNumber, ShardId, StartingPosition};
 
 /// One slot: a sector.
 pub(crate) const SLOT_LEN: usize = 512;
+/// The most bytes that can be noted with a prepared checkpoint.
+pub(crate) const MAX_STATE_BYTES: usize = 384;
 /// Both slots: the length of the file.
 pub(crate) const ROW_LEN: usize = 2 * SLOT_LEN;
 
@@ -41,7 +50,13 @@ const GENERATION_AT: usize = APPLICATION_AT + 8;
 const EPOCH_AT: usize = GENERATION_AT + 8;
 const NUMBER_AT: usize = EPOCH_AT + 8;
 const KIND_AT: usize = NUMBER_AT + 8;
-const ZEROS_AT: usize = KIND_AT + 4;
+const PENDING_KIND_AT: usize = KIND_AT + 4;
+const PENDING_NUMBER_AT: usize = PENDING_KIND_AT + 4;
+const OWNER_AT: usize = PENDING_NUMBER_AT + 8;
+const WANTED_BY_AT: usize = OWNER_AT + 8;
+const STATE_LEN_AT: usize = WANTED_BY_AT + 8;
+const STATE_AT: usize = STATE_LEN_AT + 4;
+const ZEROS_AT: usize = STATE_AT + MAX_STATE_BYTES;
 const CRC_AT: usize = SLOT_LEN - 4;
 
 const TRIM_HORIZON: u32 = 1;
@@ -61,15 +76,22 @@ impl RowKey {
     pub(crate) fn new(application: &str, shard: ShardId) -> Self {
         Self { application: xxhash_rust::xxh3::xxh3_64(application.as_bytes()), shard }
     }
-
-    /// The shard that the row is of.
-    pub(crate) fn shard(&self) -> ShardId {
-        self.shard
-    }
 }
 
+/// A checkpoint that was prepared and not committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PendingRow {
+    /// Everything up to and with this number is processed, if it is committed.
+    pub(crate) number: SequenceNumber,
+    /// What the processor has noted with it, at most [`MAX_STATE_BYTES`].
+    pub(crate) state: Vec<u8>,
+}
+
+/// Names a pool among those of its application.
+pub(crate) type MemberId = NonZeroU64;
+
 /// What a row says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ControlRow {
     /// Of two rows the one with the higher generation counts.
     pub(crate) generation: u64,
@@ -78,9 +100,21 @@ pub(crate) struct ControlRow {
     /// Where the shard is to be read on: TRIM_HORIZON, at a number or after one. None is
     /// SHARD_END: every record is processed, and the children may begin.
     pub(crate) checkpoint: Option<StartingPosition>,
+    /// The checkpoint that is prepared.
+    pub(crate) pending: Option<PendingRow>,
+    /// Who has the shard.
+    pub(crate) owner: Option<MemberId>,
+    /// Who asks the owner for it.
+    pub(crate) wanted_by: Option<MemberId>,
 }
 
 impl ControlRow {
+    /// The first row of a shard.
+    pub(crate) fn new(checkpoint: Option<StartingPosition>) -> Self {
+        let (owner, wanted_by) = (None, None);
+        Self { generation: 0, epoch: 0, checkpoint, pending: None, owner, wanted_by }
+    }
+
     /// Where in the file the row goes.
     pub(crate) fn offset(&self) -> u64 {
         let slots = if cfg!(millstream_bug = "slot_not_alternated") { 1 } else { 2 };
@@ -112,7 +146,8 @@ pub(crate) fn encode(key: RowKey, row: &ControlRow) -> [u8; SLOT_LEN] {
             panic!("a checkpoint is a place, not a way to find one: {:?}", row.checkpoint)
         }
     };
-    let number = number.map_or(0, |n| n.address().expect("numbers of a stream are addresses"));
+    let address = |n: SequenceNumber| n.address().expect("numbers of a stream are addresses");
+    let number = number.map_or(0, address);
     let mut slot = [0; SLOT_LEN];
     put(&mut slot, 0..VERSION_AT, MAGIC);
     put(&mut slot, VERSION_AT..SHARD_AT, &VERSION.to_le_bytes());
@@ -121,7 +156,16 @@ pub(crate) fn encode(key: RowKey, row: &ControlRow) -> [u8; SLOT_LEN] {
     put(&mut slot, GENERATION_AT..EPOCH_AT, &row.generation.to_le_bytes());
     put(&mut slot, EPOCH_AT..NUMBER_AT, &row.epoch.to_le_bytes());
     put(&mut slot, NUMBER_AT..KIND_AT, &number.to_le_bytes());
-    put(&mut slot, KIND_AT..ZEROS_AT, &kind.to_le_bytes());
+    put(&mut slot, KIND_AT..PENDING_KIND_AT, &kind.to_le_bytes());
+    if let Some(PendingRow { number, state }) = &row.pending {
+        put(&mut slot, PENDING_KIND_AT..PENDING_NUMBER_AT, &AFTER_SEQUENCE_NUMBER.to_le_bytes());
+        put(&mut slot, PENDING_NUMBER_AT..OWNER_AT, &address(*number).to_le_bytes());
+        put(&mut slot, STATE_LEN_AT..STATE_AT, &(state.len() as u32).to_le_bytes());
+        put(&mut slot, STATE_AT..STATE_AT + state.len(), state);
+    }
+    let id = |member: Option<MemberId>| member.map_or(0, MemberId::get).to_le_bytes();
+    put(&mut slot, OWNER_AT..WANTED_BY_AT, &id(row.owner));
+    put(&mut slot, WANTED_BY_AT..STATE_LEN_AT, &id(row.wanted_by));
     seal(&mut slot);
     slot
 }
@@ -176,12 +220,23 @@ fn decode_slot(key: RowKey, slot: &[u8; SLOT_LEN]) -> Result<ControlRow, RowDama
         SHARD_END => None,
         _ => return Err(RowDamage::Torn),
     };
+    let pending = match u32_at(slot, PENDING_KIND_AT) {
+        0 => None,
+        AFTER_SEQUENCE_NUMBER => {
+            let len = u32_at(slot, STATE_LEN_AT) as usize;
+            let state = slot[STATE_AT..ZEROS_AT].get(..len).ok_or(RowDamage::Torn)?.to_vec();
+            Some(PendingRow { number: u64_at(slot, PENDING_NUMBER_AT).into(), state })
+        }
+        _ => return Err(RowDamage::Torn),
+    };
+    let member = |at| MemberId::new(u64_at(slot, at));
     let (generation, epoch) = (u64_at(slot, GENERATION_AT), u64_at(slot, EPOCH_AT));
     // Nobody counts that far: one more must always be possible.
     if generation == u64::MAX || epoch == u64::MAX {
         return Err(RowDamage::Torn);
     }
-    Ok(ControlRow { generation, epoch, checkpoint })
+    let (owner, wanted_by) = (member(OWNER_AT), member(WANTED_BY_AT));
+    Ok(ControlRow { generation, epoch, checkpoint, pending, owner, wanted_by })
 }
 
 #[cfg(test)]
@@ -193,7 +248,7 @@ mod tests {
     }
 
     fn row(generation: u64, checkpoint: Option<StartingPosition>) -> ControlRow {
-        ControlRow { generation, epoch: 3, checkpoint }
+        ControlRow { generation, epoch: 3, ..ControlRow::new(checkpoint) }
     }
 
     fn after(number: u64) -> Option<StartingPosition> {
@@ -220,7 +275,7 @@ mod tests {
         ];
         for checkpoint in checkpoints {
             let row = row(1, checkpoint);
-            assert_eq!(decode(key(), &file(&[row])), Ok(row));
+            assert_eq!(decode(key(), &file(std::slice::from_ref(&row))), Ok(row));
         }
     }
 
@@ -228,7 +283,7 @@ mod tests {
     fn the_higher_generation_counts_in_whichever_slot() {
         for generation in [4, 5] {
             let rows = [row(generation, after(10)), row(generation + 1, after(20))];
-            assert_eq!(decode(key(), &file(&rows)), Ok(rows[1]));
+            assert_eq!(decode(key(), &file(&rows)).as_ref(), Ok(&rows[1]));
         }
     }
 
@@ -239,8 +294,8 @@ mod tests {
         for torn_at in 0..=SLOT_LEN {
             let mut torn = old.clone();
             torn[..torn_at].copy_from_slice(&new[..torn_at]);
-            let expected = if torn[..] == new[..] { rows[2] } else { rows[1] };
-            assert_eq!(decode(key(), &torn), Ok(expected), "torn at {torn_at}");
+            let expected = if torn[..] == new[..] { &rows[2] } else { &rows[1] };
+            assert_eq!(decode(key(), &torn).as_ref(), Ok(expected), "torn at {torn_at}");
         }
     }
 
@@ -250,8 +305,8 @@ mod tests {
         for at in 0..ROW_LEN {
             let mut file = file(&rows);
             file[at] ^= 0x10;
-            let whole = if at < SLOT_LEN { rows[1] } else { rows[0] };
-            assert_eq!(decode(key(), &file), Ok(whole), "byte {at} flipped");
+            let whole = if at < SLOT_LEN { &rows[1] } else { &rows[0] };
+            assert_eq!(decode(key(), &file).as_ref(), Ok(whole), "byte {at} flipped");
         }
     }
 
@@ -269,8 +324,9 @@ mod tests {
         let rows = [row(4, after(10)), row(5, after(20))];
         let file = file(&rows);
         for len in 0..=ROW_LEN {
-            let expected = [Err(RowDamage::Torn), Ok(rows[0]), Ok(rows[1])];
-            assert_eq!(decode(key(), &file[..len]), expected[len / SLOT_LEN], "cut at {len}");
+            let expected = [Err(&RowDamage::Torn), Ok(&rows[0]), Ok(&rows[1])];
+            let found = decode(key(), &file[..len]);
+            assert_eq!(found.as_ref(), expected[len / SLOT_LEN], "cut at {len}");
         }
     }
 
@@ -294,14 +350,18 @@ mod tests {
 
     #[test]
     fn the_fields_lie_where_the_table_says() {
-        let slot = encode(key(), &ControlRow { generation: 5, epoch: 3, checkpoint: after(20) });
+        let pending = PendingRow { number: 30.into(), state: b"noted".to_vec() };
+        let (owner, wanted_by) = (MemberId::new(8), MemberId::new(9));
+        let row = ControlRow { pending: Some(pending), owner, wanted_by, ..row(5, after(20)) };
+        let slot = encode(key(), &row);
         assert_eq!(&slot[..12], b"millrow\0\x01\0\0\0");
-        let numbers = [(12, 7), (24, 5), (32, 3), (40, 20), (48, 3)];
+        let numbers = [(12, 7), (24, 5), (32, 3), (40, 20), (48, 3), (52, 3), (56, 30), (64, 8)];
         for (offset, number) in numbers {
             assert_eq!(u32_at(&slot, offset), number, "at {offset}");
         }
         assert_eq!(u64_at(&slot, 16), key().application);
-        assert!(slot[52..508].iter().all(|&byte| byte == 0));
+        assert_eq!((u32_at(&slot, 72), u32_at(&slot, 80), &slot[84..89]), (9, 5, &b"noted"[..]));
+        assert!(slot[89..508].iter().all(|&byte| byte == 0));
         assert_eq!(u32_at(&slot, 508), crc32fast::hash(&slot[..508]));
     }
 
@@ -315,10 +375,34 @@ mod tests {
             (GENERATION_AT, 8, "generation"),
             (EPOCH_AT, 8, "epoch"),
             (NUMBER_AT, 8, "number"),
-            (KIND_AT, ZEROS_AT - KIND_AT, "kind"),
+            (KIND_AT, 4, "kind"),
+            (PENDING_KIND_AT, 4, "pending kind"),
+            (PENDING_NUMBER_AT, 8, "pending number"),
+            (OWNER_AT, 8, "owner"),
+            (WANTED_BY_AT, 8, "wanted by"),
+            (STATE_LEN_AT, 4, "state length"),
+            (STATE_AT, MAX_STATE_BYTES, "state"),
             (CRC_AT, 4, "crc"),
         ];
         crate::format::manual::says("Control row", &fields);
+    }
+
+    #[test]
+    fn a_prepared_checkpoint_comes_back_with_its_state() {
+        for len in [0, 1, MAX_STATE_BYTES] {
+            let pending = PendingRow { number: 30.into(), state: vec![7; len] };
+            let row = ControlRow { pending: Some(pending), ..row(1, after(20)) };
+            assert_eq!(decode(key(), &file(std::slice::from_ref(&row))), Ok(row));
+        }
+    }
+
+    #[test]
+    fn a_state_longer_than_its_place_is_not_believed() {
+        let pending = PendingRow { number: 30.into(), state: vec![7; MAX_STATE_BYTES] };
+        let mut slot = encode(key(), &ControlRow { pending: Some(pending), ..row(1, after(20)) });
+        put(&mut slot, STATE_LEN_AT..STATE_AT, &(MAX_STATE_BYTES as u32 + 1).to_le_bytes());
+        seal(&mut slot);
+        assert_eq!(decode(key(), &slot), Err(RowDamage::Torn));
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub(crate) const OWNER: &str = "OWNER";
 pub(crate) const SHARDS: &str = "shards";
 /// The directory with a directory for each application.
 pub(crate) const APPLICATIONS: &str = "applications";
+/// The directory of an application with a file for each pool that runs.
+pub(crate) const MEMBERS: &str = "members";
 /// The directory of an application with the records that it could not process: a stream.
 pub(crate) const DEAD_LETTERS: &str = "dead-letters";
 /// The directory to which a repair moves what was damaged.
@@ -15,6 +17,10 @@ pub(crate) const QUARANTINE: &str = "quarantine";
 
 /// What follows the name of a control row: its shard.
 pub(crate) const ROW: &str = ".row";
+/// The file of an application that says why its checkpoints were moved; for people only.
+pub(crate) const SEEKS: &str = "SEEKS";
+/// What follows the name of a member that takes no more shards.
+pub(crate) const LEAVING: &str = ".leaving";
 /// What follows the name of a file that is being made.
 pub(crate) const NEW: &str = ".new";
 

@@ -8,3 +8,6 @@ pub mod kinesis {}
 
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+
+#[doc = include_str!("workers.md")]
+pub mod workers {}

@@ -2,6 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(test)]
+use std::time::Duration;
+use std::time::Instant;
+
+#[cfg(test)]
+use parking_lot::Mutex;
 
 /// Where a stream takes its time from.
 ///
@@ -45,6 +51,39 @@ impl Time {
                 now.tv_sec.cast_unsigned() * 1000 + now.tv_nsec.cast_unsigned() / 1_000_000
             }
             Self::Given(clock) => clock.now_ms(),
+        }
+    }
+}
+
+/// Time that only goes forward, for what is to happen later.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Ticker {
+    #[default]
+    System,
+    /// It begins at some moment, and goes on when a test says so.
+    #[cfg(test)]
+    Given(Instant, Arc<Mutex<Duration>>),
+}
+
+impl Ticker {
+    pub(crate) fn now(&self) -> Instant {
+        match self {
+            Self::System => Instant::now(),
+            #[cfg(test)]
+            Self::Given(start, elapsed) => *start + *elapsed.lock(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn given() -> Self {
+        Self::Given(Instant::now(), Arc::default())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn advance(&self, by: Duration) {
+        match self {
+            Self::System => panic!("the system's time cannot be set"),
+            Self::Given(_, elapsed) => *elapsed.lock() += by,
         }
     }
 }

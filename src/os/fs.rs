@@ -107,6 +107,12 @@ pub(crate) fn write_at(file: &File, path: &Path, bytes: &[u8], offset: u64) -> R
     file.write_all_at(bytes, offset).map_err(|e| Error::io("write", path, e))
 }
 
+/// Adds bytes to the end of a file, which is created if there is none.
+pub(crate) fn append(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = open(path, options().append(true).create(true))?;
+    file.write_all(bytes).map_err(|e| Error::io("write", path, e))
+}
+
 /// Makes a file's content and length durable.
 pub(crate) fn sync(file: &File, path: &Path) -> Result<()> {
     step();
@@ -323,6 +329,18 @@ impl SoleUse {
     }
 }
 
+/// Opens a directory.
+pub(crate) fn open_directory(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::io("open", path, e))
+}
+
+/// Names this process to people, in a line.
+pub(crate) fn this_process() -> String {
+    let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let program = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    format!("process {} ({program})\n", std::process::id())
+}
+
 /// A directory that this process owns until the lock is dropped (or the process ends, however).
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
@@ -348,11 +366,10 @@ impl DirectoryLock {
             }
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", path, e)),
         }
-        let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
-        let program = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let text = format!("process {} ({program})\n", std::process::id());
         remove(&owner)?;
-        match create_new(&owner).and_then(|file| write_at(&file, &owner, text.as_bytes(), 0)) {
+        match create_new(&owner)
+            .and_then(|file| write_at(&file, &owner, this_process().as_bytes(), 0))
+        {
             // A comment for which there is no room keeps nobody from reading, or making room.
             Ok(()) | Err(Error::DiskFull { .. }) => Ok(Self { directory, owner }),
             Err(error) => Err(error),

@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod fs;
+pub(crate) mod lock;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(not(loom))]

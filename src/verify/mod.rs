@@ -16,7 +16,9 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::format::control_row::{self, ROW_LEN, RowDamage, RowKey, SLOT_LEN};
 use crate::format::manifest::{Manifest, Trimmed};
-use crate::format::names::{APPLICATIONS, DEAD_LETTERS, MANIFEST, OWNER, QUARANTINE, ROW, SHARDS};
+use crate::format::names::{
+    APPLICATIONS, DEAD_LETTERS, MANIFEST, MEMBERS, OWNER, QUARANTINE, ROW, SEEKS, SHARDS,
+};
 use crate::os::fs;
 use crate::position::{SequenceNumber, ShardId};
 use crate::stream::{must_be_stream, read_manifest};
@@ -171,8 +173,9 @@ impl Verifier<'_> {
                 let shard = name.strip_suffix(ROW).and_then(|name| name.parse::<ShardId>().ok());
                 match shard.filter(|shard| format!("{shard}{ROW}") == name) {
                     Some(shard) => self.row(&path, &application, shard),
-                    // Dead letters are a stream of their own, with a path of its own.
-                    None if name == OWNER || name == DEAD_LETTERS => {}
+                    // Dead letters are a stream of their own, with a path of its own; who runs is
+                    // nobody's record.
+                    None if [OWNER, DEAD_LETTERS, MEMBERS, SEEKS].contains(&name.as_str()) => {}
                     None => self.stray(&path, None),
                 }
             }

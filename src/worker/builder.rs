@@ -1,16 +1,19 @@
 //! How a worker pool is set up.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::format::names::APPLICATIONS;
 use crate::lineage::ShardInfo;
+use crate::os::clock::Ticker;
 use crate::position::StartingPosition;
 use crate::record::Limit;
 use crate::stream::Stream;
 use crate::worker::checkpoint::CheckpointPolicy;
+use crate::worker::control_table::ControlTable;
 use crate::worker::poison::OnPoison;
 use crate::worker::pool::{self, WorkerPool};
 use crate::worker::processor::RecordProcessor;
@@ -35,6 +38,13 @@ pub(super) struct Options {
     /// How often a batch may fail before it is halved, and a record alone.
     pub(super) attempts: u32,
     pub(super) on_poison: OnPoison,
+    /// How often to look who else is there.
+    pub(super) look_interval: Duration,
+    /// How long one who is asked for a shard has to hand it over.
+    pub(super) hand_over: Duration,
+    /// How long a callback may run before it counts as stalled.
+    pub(super) stall_limit: Duration,
+    pub(super) ticker: Ticker,
 }
 
 impl Default for Options {
@@ -44,12 +54,13 @@ impl Default for Options {
             starting_position: StartingPosition::TrimHorizon,
             limit: Limit::default(),
             checkpoints: CheckpointPolicy::default(),
-            retry_delay: RetryDelay {
-                first: Duration::from_millis(100),
-                max: Duration::from_secs(10),
-            },
+            retry_delay: RetryDelay::varied(Duration::from_millis(100), Duration::from_secs(10)),
             attempts: 5,
             on_poison: OnPoison::default(),
+            look_interval: Duration::from_secs(1),
+            hand_over: Duration::from_secs(30),
+            stall_limit: Duration::from_secs(60),
+            ticker: Ticker::default(),
         }
     }
 }
@@ -97,7 +108,7 @@ impl WorkerPoolBuilder {
     /// with each failure in a row up to `max`, less up to a half by chance, so that workers that
     /// failed together do not come back together. 100 ms to 10 s unless said otherwise.
     pub fn retry_delay(mut self, first: Duration, max: Duration) -> Self {
-        self.options.retry_delay = RetryDelay { first, max };
+        self.options.retry_delay = RetryDelay::varied(first, max);
         self
     }
 
@@ -146,6 +157,29 @@ impl WorkerPoolBuilder {
         self
     }
 
+    /// How often the pool looks which other pools of the application there are, and shares the
+    /// shards with them: every second unless said otherwise. What a pool had that is gone, even
+    /// killed, is taken over within this time.
+    pub fn look_interval(mut self, interval: Duration) -> Self {
+        self.options.look_interval = interval;
+        self
+    }
+
+    /// How long a pool that is asked for a shard has to finish its batch and hand the shard over,
+    /// before it is taken: 30 seconds unless said otherwise. It is the pool that asks which waits.
+    pub fn hand_over(mut self, deadline: Duration) -> Self {
+        self.options.hand_over = deadline;
+        self
+    }
+
+    /// How long a callback may run before its shard is reported as
+    /// [stalled](crate::ShardStatus::is_stalled): 60 seconds unless said otherwise. Nothing is done
+    /// about it: only you know whether it may be interrupted.
+    pub fn stall_limit(mut self, limit: Duration) -> Self {
+        self.options.stall_limit = limit;
+        self
+    }
+
     /// Starts the threads, which consume every shard with a processor that `factory` makes for it.
     ///
     /// ```
@@ -167,7 +201,7 @@ impl WorkerPoolBuilder {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Locked`] if another pool of this application runs, [`Error::InvalidArgument`] if
+    /// [`Error::InvalidArgument`] if
     /// the name is not 1 to 128 of `a-z A-Z 0-9 _ . -` without a dot in front, or the starting
     /// position is a sequence number, which belongs to one shard; [`Error::Corrupt`] if a row of
     /// the control table is damaged; [`Error::Io`] or [`Error::DiskFull`] if it cannot be written
@@ -184,10 +218,14 @@ impl WorkerPoolBuilder {
             ));
         }
         let applications = self.stream.path().join(APPLICATIONS);
+        let table = ControlTable::join(&applications, &self.application)?;
+        let path = table.path().to_owned();
         let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
             Box::new(factory(shard))
         });
-        pool::start(self.stream, &applications, &self.application, self.options, factory)
+        let table = Arc::new(table);
+        let shared = pool::assemble(self.stream, table, &path, self.options, factory);
+        pool::start(shared, &path)
     }
 }
 
@@ -197,15 +235,28 @@ const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How long to wait after a failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RetryDelay {
-    pub(super) first: Duration,
-    pub(super) max: Duration,
+    first: Duration,
+    max: Duration,
+    /// Whether it is shortened by chance.
+    is_varied: bool,
 }
 
 impl RetryDelay {
+    pub(super) const fn varied(first: Duration, max: Duration) -> Self {
+        Self { first, max, is_varied: true }
+    }
+
+    /// One that tells the same at every time.
+    #[cfg(test)]
+    pub(super) const fn exactly(first: Duration, max: Duration) -> Self {
+        Self { first, max, is_varied: false }
+    }
+
     /// The delay after this many failures in a row.
     pub(super) fn after(self, failures: u32) -> Duration {
         // Hashers of the standard library are seeded randomly.
-        self.shortened(failures, RandomState::new().hash_one(failures))
+        let random = || RandomState::new().hash_one(failures);
+        self.shortened(failures, if self.is_varied { random() } else { 0 })
     }
 
     fn shortened(self, failures: u32, random: u64) -> Duration {
@@ -221,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_retry_delay_doubles_up_to_the_maximum_less_up_to_a_half() {
-        let delay = RetryDelay { first: Duration::from_secs(1), max: Duration::from_secs(10) };
+        let delay = RetryDelay::varied(Duration::from_secs(1), Duration::from_secs(10));
         for (failures, seconds) in [(1, 1), (2, 2), (4, 8), (5, 10), (33, 10), (u32::MAX, 10)] {
             let whole = Duration::from_secs(seconds);
             assert_eq!(delay.shortened(failures, 0), whole);
@@ -232,7 +283,7 @@ mod tests {
 
     #[test]
     fn the_longest_delay_is_no_panic() {
-        let delay = RetryDelay { first: Duration::MAX, max: Duration::MAX };
+        let delay = RetryDelay::varied(Duration::MAX, Duration::MAX);
         assert_eq!(delay.shortened(7, 0), LONGEST_RETRY_DELAY);
     }
 }

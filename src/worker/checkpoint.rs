@@ -1,8 +1,10 @@
 //! How far a shard is processed, and how a processor says so.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::format::control_row::{MAX_STATE_BYTES, PendingRow};
 use crate::position::{SequenceNumber, StartingPosition};
 use crate::record::Record;
 use crate::worker::lease::Lease;
@@ -79,6 +81,17 @@ pub enum CheckpointPolicy {
     /// The pool does, to the end of each batch that was processed successfully.
     #[default]
     AfterBatch,
+    /// The pool does, as soon as so many records were processed since the last one, or so much time
+    /// has passed since the first of them was; and when the pool lets go of the shard.
+    ///
+    /// After a crash, what was processed since then comes again.
+    Every {
+        /// The most records that are processed and not checkpointed, up to whole batches; 0 counts
+        /// as 1.
+        records: u64,
+        /// The longest time that a record is processed and not checkpointed.
+        interval: Duration,
+    },
     /// The processor does, with its [`Checkpointer`]; the pool only notes the end of a shard.
     ///
     /// What was delivered behind the last checkpoint comes again: after a failure, and to the next
@@ -129,19 +142,102 @@ impl<'lent> Checkpointer<'lent> {
     }
 
     /// The record with this number is processed, and everything before it. The last checkpoint
-    /// once more is fine, and changes nothing.
+    /// once more is fine, and changes nothing. What was prepared is forgotten.
     ///
     /// # Errors
     /// [`Error::InvalidCheckpoint`] if the number is beyond what was delivered or below the last
     /// checkpoint; else as [`checkpoint`](Self::checkpoint).
     pub fn checkpoint_at(&mut self, number: impl Into<SequenceNumber>) -> Result<()> {
-        let sequence_number = number.into();
+        let number = self.checked(number.into())?;
+        self.lease.store(Checkpoint::AfterSequenceNumber(number))
+    }
+
+    /// Prepares a checkpoint behind everything that was delivered, as
+    /// [`prepare_at`](Self::prepare_at) does. None if nothing was delivered.
+    ///
+    /// # Errors
+    /// As [`prepare_at`](Self::prepare_at).
+    pub fn prepare(&mut self, state: &[u8]) -> Result<Option<Prepared<'_>>> {
+        self.delivered.map(|delivered| self.prepare_at(delivered, state)).transpose()
+    }
+
+    /// The first of two phases: notes that the record with this number, and everything before it,
+    /// is about to be processed, together with some bytes, at most 384, which the next processor
+    /// is given if this one does not come to the second phase. The checkpoint itself is where it
+    /// was.
+    ///
+    /// One that was prepared before is forgotten; so is this one at the next checkpoint. That is
+    /// why it is for [`CheckpointPolicy::Manual`]: under the other policies the pool checkpoints.
+    ///
+    /// ```
+    /// use millstream::{Batch, Checkpointer, Initialization, ProcessorError, RecordProcessor};
+    /// use millstream::SequenceNumber;
+    ///
+    /// # fn upload(_: &str, _: &Batch) -> Result<(), ProcessorError> { Ok(()) }
+    /// # fn is_there(_: &str) -> Result<bool, ProcessorError> { Ok(true) }
+    /// /// Puts each batch into an object with a name of its own.
+    /// #[derive(Default)]
+    /// struct Uploader {
+    ///     /// An object that may be there already, and the record that it goes up to.
+    ///     pending: Option<(String, SequenceNumber)>,
+    /// }
+    ///
+    /// impl RecordProcessor for Uploader {
+    ///     fn initialize(&mut self, initialization: &Initialization) {
+    ///         self.pending = initialization.pending.as_ref().map(|pending| {
+    ///             let name = String::from_utf8_lossy(&pending.state).into_owned();
+    ///             (name, pending.sequence_number)
+    ///         });
+    ///     }
+    ///
+    ///     fn resume_after(&mut self) -> Result<Option<SequenceNumber>, ProcessorError> {
+    ///         match &self.pending {
+    ///             Some((name, number)) if is_there(name)? => Ok(Some(*number)),
+    ///             _ => Ok(None),
+    ///         }
+    ///     }
+    ///
+    ///     fn process_records(
+    ///         &mut self,
+    ///         batch: &Batch,
+    ///         checkpointer: &mut Checkpointer<'_>,
+    ///     ) -> Result<(), ProcessorError> {
+    ///         let Some(last) = batch.last_sequence_number() else { return Ok(()) };
+    ///         let name = format!("{}-{last}", batch.shard());
+    ///         let prepared = checkpointer.prepare_at(last, name.as_bytes())?;
+    ///         upload(&name, batch)?;
+    ///         Ok(prepared.commit()?)
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the state is longer than 384 bytes; else as
+    /// [`checkpoint_at`](Self::checkpoint_at).
+    pub fn prepare_at(
+        &mut self,
+        number: impl Into<SequenceNumber>,
+        state: &[u8],
+    ) -> Result<Prepared<'_>> {
+        let number = self.checked(number.into())?;
+        if state.len() > MAX_STATE_BYTES {
+            return Err(Error::InvalidArgument(format!(
+                "{} bytes cannot be noted with a checkpoint: {MAX_STATE_BYTES} at most",
+                state.len()
+            )));
+        }
+        self.lease.prepare(PendingRow { number, state: state.to_vec() })?;
+        Ok(Prepared { lease: self.lease, number })
+    }
+
+    /// The number, if it may be a checkpoint.
+    fn checked(&self, sequence_number: SequenceNumber) -> Result<SequenceNumber> {
         let why = if Some(sequence_number) > self.delivered {
             "it is beyond the records delivered so far"
         } else if self.is_below_last(sequence_number) {
             "it is below the last checkpoint"
         } else {
-            return self.lease.store(Checkpoint::AfterSequenceNumber(sequence_number));
+            return Ok(sequence_number);
         };
         Err(Error::InvalidCheckpoint { shard: self.lease.shard(), sequence_number, why })
     }
@@ -154,6 +250,41 @@ impl<'lent> Checkpointer<'lent> {
             }
             Checkpoint::ShardEnd => true,
         }
+    }
+}
+
+/// A checkpoint that is prepared. Dropped, it stays so, and is given to the next processor of the
+/// shard; see [`Initialization::pending`](crate::Initialization::pending).
+#[derive(Debug)]
+#[must_use = "it is no checkpoint before it is committed"]
+pub struct Prepared<'lent> {
+    lease: &'lent mut Lease,
+    number: SequenceNumber,
+}
+
+impl Prepared<'_> {
+    /// The second phase: makes it the checkpoint.
+    ///
+    /// # Errors
+    /// As [`Checkpointer::checkpoint`]; it stays prepared.
+    pub fn commit(self) -> Result<()> {
+        self.lease.store(Checkpoint::AfterSequenceNumber(self.number))
+    }
+}
+
+/// A checkpoint that was prepared, and not committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PendingCheckpoint {
+    /// It is behind this record.
+    pub sequence_number: SequenceNumber,
+    /// What was noted with it.
+    pub state: Vec<u8>,
+}
+
+impl From<PendingRow> for PendingCheckpoint {
+    fn from(row: PendingRow) -> Self {
+        Self { sequence_number: row.number, state: row.state }
     }
 }
 

@@ -3,35 +3,50 @@
 //! A row is created durably and whole, and from then on written in place, slot by slot, without
 //! sync: a checkpoint survives the process, and a power cut at worst takes the last ones back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
-use crate::format::control_row::{self, ControlRow, ROW_LEN, RowDamage, RowKey};
+use crate::format::control_row::{self, ControlRow, MemberId, ROW_LEN, RowDamage, RowKey};
 use crate::format::names::{MAX_APPLICATION_NAME_LEN, ROW, is_application_name};
-use crate::os::fs::{self, DirectoryLock};
+use crate::os::fs;
+use crate::os::lock::lock_briefly;
 use crate::position::ShardId;
 use crate::worker::checkpoint::Checkpoint;
+use crate::worker::lease_table::{LeaseTable, Members, Missing};
+use crate::worker::member::{self, Member};
 
-/// The rows of one application, which one pool has at a time.
+/// The rows of one application, as one of its pools sees them.
 #[derive(Debug)]
 pub(super) struct ControlTable {
     path: PathBuf,
     application: String,
-    _lock: DirectoryLock,
+    /// None: it is only looked at.
+    member: Option<Member>,
+    rows: Mutex<BTreeMap<ShardId, Arc<RowFile>>>,
 }
 
 impl ControlTable {
-    /// Takes the table of `application` in the directory of all applications, or creates it.
-    pub(super) fn open(applications: &Path, application: &str) -> Result<Self> {
+    /// Joins the pools of `application` in the directory of all applications, which is created if
+    /// there is none.
+    pub(super) fn join(applications: &Path, application: &str) -> Result<Self> {
         check_name(application)?;
         let path = applications.join(application);
         fs::must_not_be_link(applications)?;
         fs::must_not_be_link(&path)?;
         fs::create_directory(&path)?;
-        let lock = DirectoryLock::take(&path)?;
-        Ok(Self { path, application: application.into(), _lock: lock })
+        let member = Some(Member::join(&path)?);
+        Ok(Self { member, ..Self::view(&path, application) })
+    }
+
+    /// The table in the directory of an application, for one who takes no shards.
+    pub(super) fn view(path: &Path, application: &str) -> Self {
+        let (path, application) = (path.to_owned(), application.to_owned());
+        Self { path, application, member: None, rows: Mutex::default() }
     }
 
     /// The directory.
@@ -50,25 +65,68 @@ impl ControlTable {
     }
 
     /// Makes the row of a shard that has none; when this returns, it survives a power cut.
-    pub(super) fn create(&self, shard: ShardId, checkpoint: Checkpoint) -> Result<()> {
+    fn create(&self, shard: ShardId, checkpoint: Checkpoint) -> Result<()> {
         let key = RowKey::new(&self.application, shard);
-        let checkpoint = checkpoint.position();
         // The same in both slots: from the first moment, one bad slot loses nothing.
         let slots = [0, 1].map(|generation| {
-            control_row::encode(key, &ControlRow { generation, epoch: 0, checkpoint })
+            let row = ControlRow { generation, ..ControlRow::new(checkpoint.position()) };
+            control_row::encode(key, &row)
         });
-        fs::replace(&self.row_path(shard), slots.as_flattened())
+        fs::replace(&self.path.join(row_name(shard)), slots.as_flattened())
     }
 
     /// The row of a shard that has one.
-    pub(super) fn row(&self, shard: ShardId) -> Result<RowFile> {
-        let path = self.row_path(shard);
-        let file = fs::open_write(&path)?;
-        Ok(RowFile { key: RowKey::new(&self.application, shard), path, file })
+    fn row(&self, shard: ShardId) -> Result<Arc<RowFile>> {
+        if let Some(row) = self.rows.lock().get(&shard) {
+            return Ok(Arc::clone(row));
+        }
+        let path = self.path.join(row_name(shard));
+        let file = Mutex::new(fs::open_write(&path)?);
+        let row = Arc::new(RowFile { key: RowKey::new(&self.application, shard), path, file });
+        Ok(Arc::clone(self.rows.lock().entry(shard).or_insert(row)))
+    }
+}
+
+impl LeaseTable for ControlTable {
+    fn me(&self) -> MemberId {
+        self.member.as_ref().expect("who takes leases is a member").id()
     }
 
-    fn row_path(&self, shard: ShardId) -> PathBuf {
-        self.path.join(row_name(shard))
+    fn attend(&self) -> Result<Members> {
+        member::all(&self.path, self.member.as_ref().map(Member::id))
+    }
+
+    fn leave(&self) -> Result<()> {
+        self.member.as_ref().map_or(Ok(()), Member::leave)
+    }
+
+    fn make_rows(&self, missing: Missing<'_>) -> Result<()> {
+        let directory = fs::open_directory(&self.path)?;
+        let _lock = lock_briefly(&directory, &self.path)?;
+        let rows = missing(&self.shards()?)?;
+        rows.into_iter().try_for_each(|(shard, checkpoint)| self.create(shard, checkpoint))
+    }
+
+    fn read(&self, shard: ShardId) -> Result<ControlRow> {
+        let row = self.row(shard)?;
+        let file = row.file.lock();
+        // Another pool may just be writing, even to both slots one after the other.
+        row.read(&file).or_else(|_| {
+            let _lock = lock_briefly(&file, &row.path)?;
+            row.read(&file)
+        })
+    }
+
+    fn replace(&self, shard: ShardId, row: &ControlRow) -> Result<bool> {
+        let at = self.row(shard)?;
+        let file = at.file.lock();
+        let _lock = lock_briefly(&file, &at.path)?;
+        let is_next = at.read(&file)?.generation.checked_add(1) == Some(row.generation);
+        if is_next {
+            let bytes = control_row::encode(at.key, row);
+            fs::write_at(&file, &at.path, &bytes, row.offset())?;
+        }
+        Ok(is_next)
     }
 }
 
@@ -78,38 +136,19 @@ fn row_name(shard: ShardId) -> String {
 
 /// The file of one row.
 #[derive(Debug)]
-pub(super) struct RowFile {
+struct RowFile {
     key: RowKey,
     path: PathBuf,
-    file: File,
+    /// Threads of this pool exclude each other by this lock, other pools by that of the file.
+    file: Mutex<File>,
 }
 
 impl RowFile {
-    /// The shard that the row is of.
-    pub(super) fn shard(&self) -> ShardId {
-        self.key.shard()
-    }
-
     /// What the row says.
-    pub(super) fn read(&self) -> Result<ControlRow> {
+    fn read(&self, file: &File) -> Result<ControlRow> {
         let mut bytes = [0; ROW_LEN];
-        let len = fs::read_at(&self.file, &self.path, &mut bytes, 0)?;
+        let len = fs::read_at(file, &self.path, &mut bytes, 0)?;
         control_row::decode(self.key, &bytes[..len]).map_err(|damage| self.error(damage))
-    }
-
-    /// Writes the row that comes after `last`, beside it.
-    pub(super) fn write_after(
-        &self,
-        last: &ControlRow,
-        epoch: u64,
-        checkpoint: Checkpoint,
-    ) -> Result<()> {
-        let row = ControlRow {
-            generation: last.generation + 1,
-            epoch,
-            checkpoint: checkpoint.position(),
-        };
-        fs::write_at(&self.file, &self.path, &control_row::encode(self.key, &row), row.offset())
     }
 
     fn error(&self, damage: RowDamage) -> Error {
@@ -147,7 +186,17 @@ mod tests {
     const SHARD: ShardId = ShardId::new(3);
 
     fn table(directory: &Path) -> ControlTable {
-        ControlTable::open(directory, "billing").unwrap()
+        ControlTable::join(directory, "billing").unwrap()
+    }
+
+    /// The row of the shard, made like this.
+    fn row(table: &ControlTable, checkpoint: Checkpoint) -> PathBuf {
+        table.create(SHARD, checkpoint).unwrap();
+        table.row(SHARD).unwrap().path.clone()
+    }
+
+    fn overwrite(path: &Path, bytes: &[u8], offset: u64) {
+        fs::write_at(&fs::open_write(path).unwrap(), path, bytes, offset).unwrap();
     }
 
     #[test]
@@ -155,35 +204,75 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let longest = "x".repeat(MAX_APPLICATION_NAME_LEN);
         for good in ["a", "A-b_c.9", &longest] {
-            ControlTable::open(directory.path(), good).unwrap();
+            ControlTable::join(directory.path(), good).unwrap();
         }
         let too_long = "x".repeat(MAX_APPLICATION_NAME_LEN + 1);
         for bad in ["", ".", "..", ".hidden", "a/b", "ä", "a b", "a\0", &too_long] {
-            let error = ControlTable::open(directory.path(), bad).unwrap_err();
+            let error = ControlTable::join(directory.path(), bad).unwrap_err();
             assert!(matches!(error, Error::InvalidArgument(_)), "{bad:?}: {error}");
         }
     }
 
     #[test]
-    fn a_table_has_one_owner_until_it_is_dropped() {
+    fn a_row_is_replaced_only_as_it_was_seen() {
         let directory = tempfile::tempdir().unwrap();
-        let first = table(directory.path());
-        let second = ControlTable::open(directory.path(), "billing");
-        assert!(matches!(second, Err(Error::Locked { .. })));
-        ControlTable::open(directory.path(), "audit").unwrap();
-        drop(first);
-        table(directory.path());
+        let (one, two) = (table(directory.path()), table(directory.path()));
+        row(&one, Checkpoint::TrimHorizon);
+        let seen = two.read(SHARD).unwrap();
+        let next = |member: &ControlTable| ControlRow {
+            generation: seen.generation + 1,
+            owner: Some(member.me()),
+            ..seen.clone()
+        };
+        assert!(one.replace(SHARD, &next(&one)).unwrap());
+        assert!(!two.replace(SHARD, &next(&two)).unwrap());
+        assert_eq!(two.read(SHARD).unwrap(), next(&one));
+    }
+
+    #[test]
+    fn of_many_who_replace_a_row_at_the_same_time_one_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let tables: Vec<_> = (0..4).map(|_| table(directory.path())).collect();
+        row(&tables[0], Checkpoint::TrimHorizon);
+        let replaced = std::thread::scope(|scope| {
+            let replace = |table: &ControlTable| {
+                (0..100)
+                    .filter(|_| {
+                        let seen = table.read(SHARD).unwrap();
+                        let row = ControlRow { generation: seen.generation + 1, ..seen };
+                        table.replace(SHARD, &row).unwrap()
+                    })
+                    .count()
+            };
+            let threads: Vec<_> =
+                tables.iter().map(|table| scope.spawn(move || replace(table))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+        });
+        assert_eq!(tables[0].read(SHARD).unwrap().generation, 1 + replaced as u64);
+    }
+
+    #[test]
+    fn rows_are_made_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (table(directory.path()), table(directory.path()));
+        let make = |table: &ControlTable, checkpoint| {
+            table.make_rows(&|known| {
+                Ok(if known.is_empty() { vec![(SHARD, checkpoint)] } else { Vec::new() })
+            })
+        };
+        make(&one, Checkpoint::ShardEnd).unwrap();
+        make(&two, Checkpoint::TrimHorizon).unwrap();
+        assert_eq!(one.read(SHARD).unwrap().checkpoint, None);
     }
 
     #[test]
     fn a_row_survives_the_loss_of_either_slot_it_was_created_with() {
-        let directory = tempfile::tempdir().unwrap();
-        let table = table(directory.path());
         for half in [0, ROW_LEN / 2] {
-            table.create(SHARD, Checkpoint::ShardEnd).unwrap();
-            let row = table.row(SHARD).unwrap();
-            fs::write_at(&row.file, &row.path, &[0xff; ROW_LEN / 2], half as u64).unwrap();
-            assert_eq!(row.read().unwrap().checkpoint, None);
+            let directory = tempfile::tempdir().unwrap();
+            let table = table(directory.path());
+            let path = row(&table, Checkpoint::ShardEnd);
+            overwrite(&path, &[0xff; ROW_LEN / 2], half as u64);
+            assert_eq!(table.read(SHARD).unwrap().checkpoint, None);
         }
     }
 
@@ -191,11 +280,10 @@ mod tests {
     fn a_row_with_two_bad_slots_is_named_with_what_to_do() {
         let directory = tempfile::tempdir().unwrap();
         let table = table(directory.path());
-        table.create(SHARD, Checkpoint::TrimHorizon).unwrap();
-        let row = table.row(SHARD).unwrap();
-        fs::write_at(&row.file, &row.path, &[0; ROW_LEN], 0).unwrap();
-        let error = row.read().unwrap_err();
-        assert!(matches!(&error, Error::Corrupt { path, .. } if *path == row.path));
+        let file = row(&table, Checkpoint::TrimHorizon);
+        overwrite(&file, &[0; ROW_LEN], 0);
+        let error = table.read(SHARD).unwrap_err();
+        assert!(matches!(&error, Error::Corrupt { path, .. } if *path == file));
         assert!(error.to_string().contains("or remove it"), "{error}");
     }
 
@@ -203,9 +291,9 @@ mod tests {
     fn a_row_copied_from_another_shard_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let table = table(directory.path());
-        table.create(SHARD, Checkpoint::TrimHorizon).unwrap();
-        std::fs::copy(table.row_path(SHARD), table.row_path(ShardId::new(4))).unwrap();
-        let error = table.row(ShardId::new(4)).unwrap().read().unwrap_err();
+        let path = row(&table, Checkpoint::TrimHorizon);
+        std::fs::copy(path, table.path().join(row_name(ShardId::new(4)))).unwrap();
+        let error = table.read(ShardId::new(4)).unwrap_err();
         assert!(error.to_string().contains("copied from another shard"), "{error}");
     }
 
@@ -213,7 +301,7 @@ mod tests {
     fn files_that_are_no_rows_are_not_listed() {
         let directory = tempfile::tempdir().unwrap();
         let table = table(directory.path());
-        table.create(SHARD, Checkpoint::TrimHorizon).unwrap();
+        row(&table, Checkpoint::TrimHorizon);
         std::fs::write(table.path().join("shardId-000000000009.new"), "half a row").unwrap();
         for name in ["notes.row", "9.row"] {
             std::fs::write(table.path().join(name), "not a row of ours").unwrap();

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::format::names::{APPLICATIONS, DEAD_LETTERS};
 use crate::hash_key::HashKey;
+use crate::os::fs;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
 use crate::record::{Batch, Durability, Limit, MAX_RECORD_BYTES, PutRecord, Receipt, Record};
 use crate::stream::Stream;
@@ -184,6 +185,7 @@ impl DeadLetters {
     /// The stream, for writing, as soon as nobody else has it.
     fn open(&self) -> Result<Stream> {
         let deadline = Instant::now() + PATIENCE;
+        fs::must_not_be_link(&self.path)?;
         loop {
             let builder = Stream::builder(&self.path)
                 .shards(2)

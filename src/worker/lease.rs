@@ -10,103 +10,169 @@
 //! **When a child begins.** When each of its parents is at SHARD_END or is not there any more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::format::control_row::{ControlRow, PendingRow};
 use crate::lineage::ShardInfo;
 use crate::position::{ShardId, StartingPosition};
 use crate::worker::checkpoint::Checkpoint;
-use crate::worker::control_table::{ControlTable, RowFile};
+use crate::worker::lease_table::LeaseTable;
 use crate::worker::source::Source;
 
 /// The right to process a shard and to move its checkpoint, until another one takes it.
-#[derive(Debug)]
 pub(super) struct Lease {
-    row: RowFile,
-    epoch: u64,
-    checkpoint: Checkpoint,
+    table: Arc<dyn LeaseTable>,
+    shard: ShardId,
+    /// As it was seen last.
+    row: ControlRow,
     is_lost: bool,
     has_failed: bool,
 }
 
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lease({}, epoch {})", self.shard, self.row.epoch)
+    }
+}
+
 impl Lease {
-    /// Takes the lease, from whoever had it; there is none of a shard at SHARD_END.
-    pub(super) fn take(row: RowFile) -> Result<Option<Self>> {
-        let last = row.read()?;
-        let (epoch, checkpoint) = (last.epoch + 1, Checkpoint::at(last.checkpoint));
-        if checkpoint == Checkpoint::ShardEnd {
-            return Ok(None);
-        }
-        row.write_after(&last, epoch, checkpoint)?;
-        Ok(Some(Self { row, epoch, checkpoint, is_lost: false, has_failed: false }))
+    /// Takes the lease from whoever had it, as `seen` says. None if that is not so any more; there
+    /// is none of a shard at SHARD_END.
+    pub(super) fn take(
+        table: Arc<dyn LeaseTable>,
+        shard: ShardId,
+        seen: &ControlRow,
+    ) -> Result<Option<Self>> {
+        let row = ControlRow {
+            generation: seen.generation + 1,
+            epoch: seen.epoch + 1,
+            owner: Some(table.me()),
+            wanted_by: None,
+            ..seen.clone()
+        };
+        let is_taken = seen.checkpoint.is_some() && table.replace(shard, &row)?;
+        let lease = Self { table, shard, row, is_lost: false, has_failed: false };
+        Ok(is_taken.then_some(lease))
     }
 
     pub(super) fn shard(&self) -> ShardId {
-        self.row.shard()
+        self.shard
+    }
+
+    /// Counts the owners of the shard, this one included.
+    pub(super) fn epoch(&self) -> u64 {
+        self.row.epoch
     }
 
     pub(super) fn checkpoint(&self) -> Checkpoint {
-        self.checkpoint
+        Checkpoint::at(self.row.checkpoint)
     }
 
-    /// Whether a checkpoint was refused because another one has the lease.
+    /// The checkpoint that is prepared.
+    pub(super) fn pending(&self) -> Option<&PendingRow> {
+        self.row.pending.as_ref()
+    }
+
+    /// Whether another one was found to have the lease.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
     }
 
     /// Whether a checkpoint could not be stored since this was asked last.
     pub(super) fn take_failure(&mut self) -> bool {
-        std::mem::take(&mut self.has_failed)
+        mem::take(&mut self.has_failed)
     }
 
-    /// Stores a checkpoint; after an error the last one holds.
-    pub(super) fn store(&mut self, checkpoint: Checkpoint) -> Result<()> {
-        self.try_store(checkpoint).inspect_err(|_| self.has_failed = true)
-    }
-
-    fn try_store(&mut self, checkpoint: Checkpoint) -> Result<()> {
-        if checkpoint == self.checkpoint {
+    /// Makes sure that nobody has taken the lease.
+    pub(super) fn check(&mut self) -> Result<()> {
+        let row = self.table.read(self.shard)?;
+        if row.generation < self.row.generation && !self.is_lost {
+            // It was read while others wrote; what this one has written was there before.
             return Ok(());
         }
-        // The file decides: it is where another owner leaves its epoch.
-        let last = self.row.read()?;
-        if last.epoch != self.epoch && cfg!(not(millstream_bug = "epoch_not_checked")) {
+        let is_taken =
+            row.epoch != self.row.epoch && cfg!(not(millstream_bug = "epoch_not_checked"));
+        if self.is_lost || is_taken {
             self.is_lost = true;
-            return Err(Error::LeaseLost { shard: self.shard() });
+            return Err(Error::LeaseLost { shard: self.shard });
         }
-        self.row.write_after(&last, self.epoch, checkpoint)?;
-        self.checkpoint = checkpoint;
+        self.row = row;
         Ok(())
+    }
+
+    /// Stores a checkpoint; what was prepared is gone with it. After an error all is as before.
+    pub(super) fn store(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        if checkpoint == self.checkpoint() && self.row.pending.is_none() {
+            return Ok(());
+        }
+        self.update(|row| {
+            row.checkpoint = checkpoint.position();
+            row.pending = None;
+        })
+    }
+
+    /// Stores a checkpoint that may be committed later.
+    pub(super) fn prepare(&mut self, pending: PendingRow) -> Result<()> {
+        self.update(|row| row.pending = Some(pending.clone()))
+    }
+
+    /// Gives the shard back; whoever wants it may take it.
+    pub(super) fn release(&mut self) -> Result<()> {
+        self.update(|row| row.owner = None)?;
+        self.is_lost = true;
+        Ok(())
+    }
+
+    fn update(&mut self, change: impl Fn(&mut ControlRow)) -> Result<()> {
+        self.try_update(change).inspect_err(|_| self.has_failed = true)
+    }
+
+    fn try_update(&mut self, change: impl Fn(&mut ControlRow)) -> Result<()> {
+        loop {
+            let mut row = ControlRow { generation: self.row.generation + 1, ..self.row.clone() };
+            change(&mut row);
+            if !self.is_lost && self.table.replace(self.shard, &row)? {
+                self.row = row;
+                return Ok(());
+            }
+            // Somebody has asked for the shard, or taken it.
+            self.check()?;
+        }
     }
 }
 
 /// Makes a row for each of these shards that has none.
 pub(super) fn make_rows<S: Source>(
-    table: &ControlTable,
+    table: &dyn LeaseTable,
     source: &S,
     shards: &[ShardInfo],
     start: StartingPosition,
 ) -> Result<()> {
-    let known = table.shards()?;
-    let mut rows = BTreeMap::new();
-    let mut descendants = known.clone();
-    // Ids rise from parent to child.
-    let by_id: BTreeMap<_, _> = shards.iter().map(|shard| (shard.id, shard)).collect();
-    for (&id, shard) in by_id.iter().filter(|(id, _)| !known.contains(id)) {
-        let checkpoint = if shard.parents().any(|parent| descendants.contains(&parent)) {
-            descendants.insert(id);
-            Checkpoint::TrimHorizon
-        } else {
-            first_checkpoint(source, shard, start)?
-        };
-        rows.insert(id, checkpoint);
-    }
-    // Children first: if this is cut short, what is missing does not descend from what is there,
-    // and the application is still new to it.
-    rows.into_iter().rev().try_for_each(|(id, checkpoint)| table.create(id, checkpoint))
+    table.make_rows(&|known| {
+        let mut rows = BTreeMap::new();
+        let mut descendants = known.clone();
+        // Ids rise from parent to child.
+        let by_id: BTreeMap<_, _> = shards.iter().map(|shard| (shard.id, shard)).collect();
+        for (&id, shard) in by_id.iter().filter(|(id, _)| !known.contains(id)) {
+            let checkpoint = if shard.parents().any(|parent| descendants.contains(&parent)) {
+                descendants.insert(id);
+                Checkpoint::TrimHorizon
+            } else {
+                first_checkpoint(source, shard, start)?
+            };
+            rows.insert(id, checkpoint);
+        }
+        // Children first: if this is cut short, what is missing does not descend from what is
+        // there, and the application is still new to it.
+        Ok(rows.into_iter().rev().collect())
+    })
 }
 
 /// Where an application that is new to a shard begins.
-fn first_checkpoint<S: Source>(
+pub(super) fn first_checkpoint<S: Source>(
     source: &S,
     shard: &ShardInfo,
     start: StartingPosition,
@@ -122,9 +188,9 @@ fn first_checkpoint<S: Source>(
 /// Whether the shard may be consumed, given the shards there are and those at SHARD_END.
 pub(super) fn may_begin(
     shard: &ShardInfo,
-    shards: &BTreeSet<ShardId>,
+    shards: &BTreeMap<ShardId, ShardInfo>,
     ended: &BTreeSet<ShardId>,
 ) -> bool {
     cfg!(millstream_bug = "child_before_parent")
-        || shard.parents().all(|parent| ended.contains(&parent) || !shards.contains(&parent))
+        || shard.parents().all(|parent| ended.contains(&parent) || !shards.contains_key(&parent))
 }

@@ -5,7 +5,10 @@
 //! - `shard_worker.rs`: one shard's worker: a batch, the callback, the checkpoint
 //! - `supervisor.rs`: who works when; catching a panic
 //! - `poison.rs`, `dead_letter.rs`: the record that fails always: finding it, putting it aside
-//! - `lease.rs`, `control_table.rs`: who has a shard, and how far it is, on disk
+//! - `lease.rs`: the right to a shard; `lease_table.rs`: what it stands on
+//! - `control_table.rs`, `member.rs`: who has a shard and how far it is, and who is there, in files
+//! - `coordinator.rs`, `balance.rs`: which shards this pool works on, if there are several pools
+//! - `application.rs`: an application looked at from outside, and set back or forward
 //! - `status.rs`: what is going on
 //! - `source.rs`: where records come from
 //!
@@ -13,11 +16,16 @@
 //! thread that has taken it from there, or with the supervisor, which keeps those that have
 //! nothing to do now. So no two threads ever work on one shard, and no lock says so.
 
+mod application;
+mod balance;
 mod builder;
 mod checkpoint;
 mod control_table;
+mod coordinator;
 mod dead_letter;
 mod lease;
+mod lease_table;
+mod member;
 mod poison;
 mod pool;
 mod processor;
@@ -28,8 +36,9 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
+pub use application::{Application, ApplicationShard};
 pub use builder::WorkerPoolBuilder;
-pub use checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer};
+pub use checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer, PendingCheckpoint, Prepared};
 pub use dead_letter::{DeadLetter, DeadLetters};
 pub use poison::OnPoison;
 pub use pool::WorkerPool;

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::lineage::ShardInfo;
+use crate::os::clock::Ticker;
 use crate::position::{ShardId, StartingPosition};
 use crate::record::Lag;
 use crate::stream::Stream;
 use crate::worker::builder::{Options, WorkerPoolBuilder};
-use crate::worker::control_table::ControlTable;
 use crate::worker::dead_letter::DeadLetters;
+use crate::worker::lease_table::LeaseTable;
 use crate::worker::processor::Factory;
 use crate::worker::shard_worker::Shared;
 use crate::worker::source::Source;
@@ -23,9 +24,15 @@ use crate::worker::supervisor::Supervisor;
 /// Consumes a stream for an application: a worker for every shard, on a bounded number of threads.
 ///
 /// An application is a name, under which the stream keeps how far each shard is processed; another
-/// application consumes the same records on its own. One pool of an application runs at a time.
+/// application consumes the same records on its own. Any number of pools of one application, in one
+/// process or several, share its shards: their numbers differ by at most one, and when a pool goes,
+/// however it goes, the others take over what it had.
 ///
-/// - Each shard is processed in order, by one processor at a time. The children of a shard that
+/// - Each shard is processed in order, by one processor at a time. A shard that is to go to another
+///   pool is handed over between two batches; if that takes too long
+///   ([`hand_over`](crate::WorkerPoolBuilder::hand_over)), it is taken, and the checkpoints of the
+///   one that had it are refused from then on.
+/// - The children of a shard that
 ///   was split or merged begin when all their parents are processed to the end.
 /// - A processor that fails or panics is made anew by its factory, and the records behind the
 ///   checkpoint come again, after a growing delay, until they are processed. None is skipped, and
@@ -68,6 +75,8 @@ use crate::worker::supervisor::Supervisor;
 pub struct WorkerPool {
     pub(super) board: Arc<Board>,
     source: Arc<dyn Tips>,
+    ticker: Ticker,
+    stall_limit: Duration,
     /// Empty when nobody waits for them any more.
     threads: Vec<JoinHandle<()>>,
 }
@@ -81,7 +90,7 @@ impl WorkerPool {
 
     /// How each shard is going, by id; closed shards that are processed to the end are there, too.
     pub fn status(&self) -> Vec<ShardStatus> {
-        let now = Instant::now();
+        let now = self.ticker.now();
         let (shards, _) = self.board.snapshot();
         let status = |(shard, entry): (ShardId, Entry)| ShardStatus {
             shard,
@@ -94,11 +103,15 @@ impl WorkerPool {
             poison: entry.poison,
             dead_letters: entry.dead_letters,
             callback_running_for: entry.callback_since.map(|since| now.duration_since(since)),
+            is_stalled: entry
+                .callback_since
+                .is_some_and(|since| now.duration_since(since) >= self.stall_limit),
         };
         shards.into_iter().map(status).collect()
     }
 
-    /// Waits until every record that was put before this call is processed, and no failure is
+    /// Waits until every record that was put before this call is processed, in the shards that
+    /// other pools of the application do not have, and no failure is
     /// pending: true. False if that is not so after `timeout`, or the pool has stopped by itself
     /// ([`OnPoison::Stop`](crate::OnPoison::Stop)).
     ///
@@ -110,8 +123,9 @@ impl WorkerPool {
         loop {
             let (shards, version) = self.board.snapshot();
             let at_rest = |entry: &Entry| match entry.state {
-                ShardState::Idle | ShardState::Ended | ShardState::LeaseLost => true,
+                ShardState::Idle | ShardState::Ended | ShardState::Elsewhere => true,
                 ShardState::WaitingForParents
+                | ShardState::Unowned
                 | ShardState::Running
                 | ShardState::Retrying
                 | ShardState::Parked => false,
@@ -136,13 +150,13 @@ impl WorkerPool {
     /// processor is told. Returns how that went, shard by shard, at the latest after `deadline`.
     ///
     /// Callbacks that are still running then are left to themselves: if they return, their
-    /// batches are checkpointed if they were processed successfully, and the application can be
-    /// started again only afterwards.
+    /// batches are checkpointed if they were processed successfully. Until then their shards are
+    /// theirs; other pools of the application ask for them, and take them after the time that
+    /// [`hand_over`](crate::WorkerPoolBuilder::hand_over) sets.
     pub fn shutdown(mut self, deadline: Duration) -> Vec<(ShardId, Outcome)> {
         self.stop(Instant::now().checked_add(deadline));
         let (shards, _) = self.board.snapshot();
-        let outcome = |entry: Entry| entry.outcome.unwrap_or(Outcome::NotFinished);
-        shards.into_iter().map(|(shard, entry)| (shard, outcome(entry))).collect()
+        shards.into_iter().map(|(shard, entry)| (shard, entry.outcome())).collect()
     }
 
     /// What is behind the last record that was processed.
@@ -210,31 +224,32 @@ impl<S: Source> Tips for S {
     }
 }
 
-/// Starts a pool whose control table is in the directory `applications`.
-pub(super) fn start<S: Source>(
+/// What the parts of a pool share; `path` is where the application's files are.
+pub(super) fn assemble<S: Source>(
     source: S,
-    applications: &Path,
-    application: &str,
+    table: Arc<dyn LeaseTable>,
+    path: &Path,
     options: Options,
     factory: Factory,
-) -> Result<WorkerPool> {
-    let table = ControlTable::open(applications, application)?;
-    let dead_letters = DeadLetters::in_directory(table.path());
-    let path = table.path().to_owned();
-    let threads = options.threads;
-    let (source, board) = (Arc::new(source), Arc::new(Board::new()));
-    let shared = Shared {
-        source: Arc::clone(&source),
+) -> Shared<S> {
+    Shared {
+        source: Arc::new(source),
         table,
-        dead_letters,
+        dead_letters: DeadLetters::in_directory(path),
         factory,
         options,
-        board: Arc::clone(&board),
-    };
+        board: Arc::new(Board::new()),
+    }
+}
+
+/// Starts a pool whose leases are in this table.
+pub(super) fn start<S: Source>(shared: Shared<S>, path: &Path) -> Result<WorkerPool> {
+    let Options { threads, ticker, stall_limit, .. } = shared.options.clone();
+    let (source, board) = (Arc::clone(&shared.source), Arc::clone(&shared.board));
     let supervisor = Supervisor::new(Arc::new(shared))?;
     let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
         let thread = thread::Builder::new().name(name).spawn(run);
-        thread.map_err(|e| Error::io("start a thread for", &path, e))
+        thread.map_err(|e| Error::io("start a thread for", path, e))
     };
     let mut handles = Vec::new();
     for index in 0..threads {
@@ -243,5 +258,5 @@ pub(super) fn start<S: Source>(
         handles.push(spawn(name, Box::new(move || worker_thread.run()))?);
     }
     handles.push(spawn("millstream-supervisor".into(), Box::new(|| supervisor.run()))?);
-    Ok(WorkerPool { board, source, threads: handles })
+    Ok(WorkerPool { board, source, ticker, stall_limit, threads: handles })
 }

@@ -1,8 +1,9 @@
 //! What the user writes: a record processor, in the lifecycle of the KCL.
 
 use crate::lineage::ShardInfo;
+use crate::position::SequenceNumber;
 use crate::record::Batch;
-use crate::worker::checkpoint::{Checkpoint, Checkpointer};
+use crate::worker::checkpoint::{Checkpoint, Checkpointer, PendingCheckpoint};
 
 /// Whatever made a processor fail.
 pub type ProcessorError = Box<dyn std::error::Error + Send + Sync>;
@@ -15,6 +16,10 @@ pub struct Initialization {
     pub shard: ShardInfo,
     /// How far the application has processed it: what comes next is delivered next.
     pub checkpoint: Checkpoint,
+    /// A checkpoint that was prepared and not committed: the one who prepared it was stopped, or
+    /// failed, in between, and only the place where the records went knows whether they are there.
+    /// If they are, let [`resume_after`](RecordProcessor::resume_after) return its number.
+    pub pending: Option<PendingCheckpoint>,
     /// Which attempt it is to get on from where the shard is: 1, and one more with each failure
     /// in a row.
     pub attempt: u32,
@@ -64,6 +69,57 @@ pub trait RecordProcessor: Send {
         let _ = initialization;
     }
 
+    /// Called once, after [`initialize`](Self::initialize): the number of the last record that is
+    /// processed, if the processor knows that better than the checkpoint, because it keeps the
+    /// number in the same transaction as what it makes of the records. The records behind it come
+    /// next, and it becomes the checkpoint, even if it is below the last one: so each record is
+    /// processed exactly once, whatever fails in between, also when a backup is brought back.
+    ///
+    /// ```
+    /// # use std::collections::HashMap;
+    /// # use std::sync::{Arc, Mutex};
+    /// use millstream::{
+    ///     Batch, Checkpointer, ProcessorError, RecordProcessor, SequenceNumber, ShardId,
+    /// };
+    ///
+    /// /// Stands for a database.
+    /// #[derive(Default)]
+    /// struct Database {
+    ///     clicks: u64,
+    ///     positions: HashMap<ShardId, SequenceNumber>,
+    /// }
+    ///
+    /// struct Counter {
+    ///     shard: ShardId,
+    ///     database: Arc<Mutex<Database>>,
+    /// }
+    ///
+    /// impl RecordProcessor for Counter {
+    ///     fn resume_after(&mut self) -> Result<Option<SequenceNumber>, ProcessorError> {
+    ///         Ok(self.database.lock().unwrap().positions.get(&self.shard).copied())
+    ///     }
+    ///
+    ///     fn process_records(
+    ///         &mut self,
+    ///         batch: &Batch,
+    ///         _: &mut Checkpointer<'_>,
+    ///     ) -> Result<(), ProcessorError> {
+    ///         // One transaction.
+    ///         let mut database = self.database.lock().unwrap();
+    ///         database.clicks += batch.len() as u64;
+    ///         let last = batch.last_sequence_number();
+    ///         database.positions.extend(last.map(|last| (self.shard, last)));
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`process_records`](Self::process_records).
+    fn resume_after(&mut self) -> Result<Option<SequenceNumber>, ProcessorError> {
+        Ok(None)
+    }
+
     /// Processes a batch, which has at least one record.
     ///
     /// Under [`CheckpointPolicy::AfterBatch`](crate::CheckpointPolicy::AfterBatch) the batch is
@@ -91,8 +147,8 @@ pub trait RecordProcessor: Send {
     /// Called when another worker has taken the shard; nothing comes after it.
     fn lease_lost(&mut self) {}
 
-    /// Called when the pool shuts down; nothing comes after it. A processor that keeps something
-    /// back finishes it here.
+    /// Called when the pool shuts down, or hands the shard over to another pool; nothing comes
+    /// after it. A processor that keeps something back finishes it here.
     ///
     /// The checkpointer takes everything that was delivered, so that under
     /// [`CheckpointPolicy::Manual`](crate::CheckpointPolicy::Manual) nothing need come again. It is

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
-use crate::position::{SequenceNumber, ShardId};
+use crate::position::{SequenceNumber, ShardId, StartingPosition};
 use crate::record::{Batch, Limit};
 use crate::worker::builder::Options;
-use crate::worker::checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer};
-use crate::worker::control_table::ControlTable;
+use crate::worker::checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer, PendingCheckpoint};
+use crate::worker::coordinator::{Recall, RecallFlag};
 use crate::worker::dead_letter::DeadLetters;
 use crate::worker::lease::Lease;
+use crate::worker::lease_table::LeaseTable;
 use crate::worker::poison::{OnPoison, PoisonSearch};
 use crate::worker::processor::{Factory, Initialization, ProcessorError, RecordProcessor};
 use crate::worker::source::Source;
@@ -23,7 +24,7 @@ use crate::worker::supervisor::caught;
 /// What all threads of a pool share.
 pub(super) struct Shared<S> {
     pub(super) source: Arc<S>,
-    pub(super) table: ControlTable,
+    pub(super) table: Arc<dyn LeaseTable>,
     pub(super) dead_letters: DeadLetters,
     pub(super) factory: Factory,
     pub(super) options: Options,
@@ -35,8 +36,9 @@ pub(super) struct Shared<S> {
 pub(super) enum Turn {
     /// It has more to do.
     Again,
-    /// There is nothing to read for now.
-    Idle,
+    /// There is nothing to read for now; at this time, if there is one, something is to be done
+    /// all the same.
+    Idle(Option<Instant>),
     /// It failed, and is to be tried again after this delay.
     Retry(Duration),
     /// It is not to be tried again.
@@ -51,6 +53,7 @@ pub(super) enum Turn {
 pub(super) struct ShardWorker<S: Source> {
     shard: ShardInfo,
     lease: Lease,
+    recall: RecallFlag,
     /// None before the first turn and after a failure.
     running: Option<Running<S>>,
     /// The last record ever processed: the worker gets on when it gets beyond.
@@ -67,12 +70,20 @@ struct Running<S: Source> {
     cursor: Option<S::Cursor>,
     /// The last record that it has taken, or that was checkpointed before its time.
     delivered: Option<SequenceNumber>,
+    /// How many records it has taken that are not checkpointed, and since when, if the pool is to
+    /// checkpoint them later.
+    unsaved: Option<(u64, Instant)>,
 }
 
 impl<S: Source> ShardWorker<S> {
-    pub(super) fn new(shard: ShardInfo, lease: Lease, options: &Options) -> Self {
+    pub(super) fn new(
+        shard: ShardInfo,
+        lease: Lease,
+        recall: RecallFlag,
+        options: &Options,
+    ) -> Self {
         let search = PoisonSearch::new(options.attempts);
-        Self { shard, lease, running: None, furthest: None, failures: 0, search }
+        Self { shard, lease, recall, running: None, furthest: None, failures: 0, search }
     }
 
     pub(super) fn shard(&self) -> &ShardInfo {
@@ -104,6 +115,11 @@ impl<S: Source> ShardWorker<S> {
     }
 
     fn try_turn(&mut self, pool: &Shared<S>) -> Result<Turn, ProcessorError> {
+        // Nobody is given records of a shard that another one may have by now.
+        self.lease.check()?;
+        if self.recall.get() == Some(Recall::HandOver) {
+            return Ok(self.hand_over(pool));
+        }
         let Some(running) = &self.running else {
             return self.begin(pool);
         };
@@ -114,6 +130,7 @@ impl<S: Source> ShardWorker<S> {
         if !batch.is_empty() {
             self.process(pool, &batch)?;
         }
+        let due = self.save_if_due(pool)?;
         let idle = batch.is_empty() && next.is_some();
         pool.board.update(self.shard.id, |entry| {
             entry.state = if idle { ShardState::Idle } else { ShardState::Running };
@@ -124,7 +141,7 @@ impl<S: Source> ShardWorker<S> {
             entry.poison = self.search.poison();
         });
         self.running.as_mut().expect("nothing has failed").cursor = next;
-        Ok(if idle { Turn::Idle } else { Turn::Again })
+        Ok(if idle { Turn::Idle(due) } else { Turn::Again })
     }
 
     /// A new processor, at the checkpoint.
@@ -134,13 +151,22 @@ impl<S: Source> ShardWorker<S> {
         let cursor = Some(pool.source.cursor(self.shard.id, position)?);
         let processor = callback(pool, self.shard.id, || (pool.factory)(&self.shard));
         let delivered = checkpoint.number();
-        let running = self.running.insert(Running { processor, cursor, delivered });
+        let running = self.running.insert(Running { processor, cursor, delivered, unsaved: None });
         let initialization = Initialization {
             shard: self.shard.clone(),
             checkpoint,
+            pending: self.lease.pending().cloned().map(PendingCheckpoint::from),
             attempt: self.failures.saturating_add(1),
         };
         callback(pool, self.shard.id, || running.processor.initialize(&initialization));
+        let after = callback(pool, self.shard.id, || running.processor.resume_after())?;
+        if let Some(number) = after {
+            // Before anything else: the number may be of another shard.
+            let position = StartingPosition::AfterSequenceNumber(number);
+            running.cursor = Some(pool.source.cursor(self.shard.id, position)?);
+            running.delivered = Some(number);
+            self.lease.store(Checkpoint::AfterSequenceNumber(number))?;
+        }
         Ok(Turn::Again)
     }
 
@@ -171,14 +197,44 @@ impl<S: Source> ShardWorker<S> {
             })?;
             self.search.succeed();
         }
-        if pool.options.checkpoints == CheckpointPolicy::AfterBatch {
-            checkpointer.checkpoint()?;
+        match pool.options.checkpoints {
+            CheckpointPolicy::AfterBatch => checkpointer.checkpoint()?,
+            CheckpointPolicy::Every { .. } => {
+                let (count, since) = running.unsaved.unwrap_or((0, pool.options.ticker.now()));
+                running.unsaved = Some((count + batch.len() as u64, since));
+            }
+            CheckpointPolicy::Manual => {}
         }
         running.delivered = Some(last);
         // Records that come again, because they were not checkpointed, are no progress.
         if self.furthest < Some(last) {
             self.furthest = Some(last);
             self.failures = 0;
+        }
+        Ok(())
+    }
+
+    /// Checkpoints, if it is time to; else returns when it will be.
+    fn save_if_due(&mut self, pool: &Shared<S>) -> Result<Option<Instant>> {
+        let unsaved = self.running.as_ref().and_then(|running| running.unsaved);
+        let CheckpointPolicy::Every { records, interval } = pool.options.checkpoints else {
+            return Ok(None);
+        };
+        let Some((count, since)) = unsaved else { return Ok(None) };
+        let due = since.checked_add(interval);
+        if count < records.max(1) && due.is_none_or(|due| due > pool.options.ticker.now()) {
+            return Ok(due);
+        }
+        self.save()?;
+        Ok(None)
+    }
+
+    /// Checkpoints what was processed, if that was left for later.
+    fn save(&mut self) -> Result<()> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        if let (Some(delivered), Some(_)) = (running.delivered, running.unsaved) {
+            self.lease.store(Checkpoint::AfterSequenceNumber(delivered))?;
+            running.unsaved = None;
         }
         Ok(())
     }
@@ -193,7 +249,6 @@ impl<S: Source> ShardWorker<S> {
             entry.checkpoint = Checkpoint::ShardEnd;
             entry.position = None;
             entry.failed_attempts = 0;
-            entry.outcome = Some(Outcome::Ended);
         });
         Ok(Turn::Ended)
     }
@@ -215,8 +270,7 @@ impl<S: Source> ShardWorker<S> {
             entry.poison = self.search.poison();
             entry.fail(self.failures, error.clone());
             if is_lost {
-                entry.state = ShardState::LeaseLost;
-                entry.outcome = Some(Outcome::LeaseLost);
+                entry.state = ShardState::Elsewhere;
             }
         });
         let retry = Turn::Retry(pool.options.retry_delay.after(failures));
@@ -266,32 +320,54 @@ impl<S: Source> ShardWorker<S> {
         Ok(())
     }
 
+    /// The last turn: another pool asks for the shard.
+    fn hand_over(&mut self, pool: &Shared<S>) -> Turn {
+        let told = self.let_go(pool, true);
+        pool.board.update(self.shard.id, |entry| {
+            entry.checkpoint = self.lease.checkpoint();
+            if let Err(error) = told {
+                entry.fail(self.failures.saturating_add(1), error);
+            }
+            entry.state = ShardState::Elsewhere;
+        });
+        Turn::Gone
+    }
+
     /// The last turn: the pool shuts down.
     pub(super) fn stop(&mut self, pool: &Shared<S>) -> Turn {
-        let is_awaited = pool.board.stage() == Stage::Stopping;
-        let told = match &mut self.running {
-            Some(running) if is_awaited => {
-                let mut checkpointer = Checkpointer::new(&mut self.lease, running.delivered);
-                let shutdown_requested = || running.processor.shutdown_requested(&mut checkpointer);
-                caught(|| callback(pool, self.shard.id, shutdown_requested))
-            }
-            _ => Ok(()),
-        };
-        self.drop_processor();
-        let is_lost = self.lease.is_lost();
+        let told = self.let_go(pool, pool.board.stage() == Stage::Stopping);
         pool.board.update(self.shard.id, |entry| {
             entry.checkpoint = self.lease.checkpoint();
             if let Err(error) = told {
                 entry.fail(self.failures.saturating_add(1), error);
             }
             entry.outcome = Some(match (entry.failed_attempts, &entry.last_error) {
-                _ if is_lost => Outcome::LeaseLost,
+                _ if entry.state == ShardState::Elsewhere => return,
                 // Also if the next attempt had begun, and had not got anywhere.
                 (attempts @ 1.., Some(error)) => Outcome::Failed { attempts, error: error.clone() },
                 _ => Outcome::Stopped,
             });
         });
         Turn::Gone
+    }
+
+    /// Tells the processor, if it may be, that nothing comes any more, and gives the lease back. An
+    /// error is what the processor failed with.
+    fn let_go(&mut self, pool: &Shared<S>, may_tell: bool) -> Result<(), String> {
+        let told = match &mut self.running {
+            Some(running) if may_tell => {
+                let mut checkpointer = Checkpointer::new(&mut self.lease, running.delivered);
+                let shutdown_requested = || running.processor.shutdown_requested(&mut checkpointer);
+                caught(|| callback(pool, self.shard.id, shutdown_requested))
+            }
+            _ => Ok(()),
+        };
+        let saved = self.save().map_err(|error| error.to_string());
+        self.drop_processor();
+        if self.lease.is_lost() || self.lease.release().is_err() && self.lease.is_lost() {
+            pool.board.update(self.shard.id, |entry| entry.state = ShardState::Elsewhere);
+        }
+        told.and(saved)
     }
 
     /// Whatever it says to that: nobody needs it any more.
@@ -303,7 +379,8 @@ impl<S: Source> ShardWorker<S> {
 
 /// Runs code of the user's, which may take any time.
 fn callback<S, T>(pool: &Shared<S>, shard: ShardId, run: impl FnOnce() -> T) -> T {
-    pool.board.update(shard, |entry| entry.callback_since = Some(Instant::now()));
+    let now = pool.options.ticker.now();
+    pool.board.update(shard, |entry| entry.callback_since = Some(now));
     let result = run();
     pool.board.update(shard, |entry| entry.callback_since = None);
     result

@@ -38,6 +38,9 @@ pub struct ShardStatus {
     pub dead_letters: u64,
     /// How long the callback that is running has been running.
     pub callback_running_for: Option<Duration>,
+    /// Whether that is too long: longer than
+    /// [`stall_limit`](crate::WorkerPoolBuilder::stall_limit) says.
+    pub is_stalled: bool,
 }
 
 /// What a shard's worker is about.
@@ -58,20 +61,23 @@ pub enum ShardState {
     Parked,
     /// The shard is closed, and processed to its end.
     Ended,
-    /// Another worker has taken the shard.
-    LeaseLost,
+    /// Another pool of the application has the shard.
+    Elsewhere,
+    /// No pool has the shard yet, or not any more; one that is there is about to take it.
+    Unowned,
 }
 
 /// How one shard was left; see [`WorkerPool::shutdown`](crate::WorkerPool::shutdown).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It stopped between two batches: what was processed is checkpointed, as the policy has it.
+    /// It stopped between two batches, or had not begun: what was processed is checkpointed, as the
+    /// policy has it.
     Stopped,
     /// The shard is processed to its end.
     Ended,
-    /// Another worker had taken the shard before.
-    LeaseLost,
+    /// Another pool of the application has the shard, or is about to have it.
+    Elsewhere,
     /// A callback was running at the deadline, of this shard or of others that kept all threads
     /// busy. If a batch is processed successfully after all, it is checkpointed still; no other
     /// callback is called.
@@ -116,13 +122,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// A shard whose worker has not begun.
-    pub(super) fn new(checkpoint: Checkpoint) -> Self {
+    /// A shard of which nothing else is known.
+    pub(super) fn new(state: ShardState, checkpoint: Checkpoint) -> Self {
         Self {
-            state: match checkpoint {
-                Checkpoint::ShardEnd => ShardState::Ended,
-                _ => ShardState::WaitingForParents,
-            },
+            state,
             records_processed: 0,
             checkpoint,
             position: checkpoint.position(),
@@ -131,8 +134,28 @@ impl Entry {
             poison: None,
             dead_letters: 0,
             callback_since: None,
-            outcome: (checkpoint == Checkpoint::ShardEnd).then_some(Outcome::Ended),
+            outcome: None,
         }
+    }
+
+    /// How the shard was left, when the pool stops waiting for it.
+    pub(super) fn outcome(self) -> Outcome {
+        self.outcome.unwrap_or(match self.state {
+            ShardState::Ended => Outcome::Ended,
+            ShardState::Elsewhere => Outcome::Elsewhere,
+            ShardState::WaitingForParents | ShardState::Unowned => Outcome::Stopped,
+            _ => Outcome::NotFinished,
+        })
+    }
+
+    /// What this pool has done stays, the rest is as in `other`.
+    pub(super) fn go_on_as(&mut self, other: Self) {
+        *self = Self {
+            records_processed: self.records_processed,
+            last_error: self.last_error.take(),
+            dead_letters: self.dead_letters,
+            ..other
+        };
     }
 
     /// Notes that an attempt has failed: its records come again from the checkpoint on.
@@ -172,8 +195,8 @@ impl Board {
     /// Changes the entry of a shard, which gets a new one if it has none.
     pub(super) fn update(&self, shard: ShardId, change: impl FnOnce(&mut Entry)) {
         let mut entries = self.entries.lock();
-        let entry =
-            entries.shards.entry(shard).or_insert_with(|| Entry::new(Checkpoint::TrimHorizon));
+        let new = || Entry::new(ShardState::Unowned, Checkpoint::TrimHorizon);
+        let entry = entries.shards.entry(shard).or_insert_with(new);
         let before = entry.state;
         change(entry);
         if entry.state != before {

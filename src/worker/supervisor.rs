@@ -3,11 +3,11 @@
 //!
 //! A worker that has more to do goes back to the end of the queue of the ready ones by itself; so
 //! the shards take turns, and a busy pool does not need its supervisor. Everything else goes
-//! through the supervisor: it wakes the idle, waits before it retries the failed, finds new
-//! shards, begins the children of ended ones, and ends the threads when no worker is left.
+//! through the supervisor: it wakes the idle, waits before it retries the failed, has the leases
+//! looked at, and ends the threads when no worker is left. It reads no clock but the pool's, and
+//! sleeps in one place, so that a test can take it step by step.
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -16,12 +16,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::Result;
-use crate::position::ShardId;
-use crate::worker::checkpoint::Checkpoint;
-use crate::worker::lease::{self, Lease};
+use crate::worker::coordinator::{Coordinator, Taken};
 use crate::worker::shard_worker::{ShardWorker, Shared, Turn};
 use crate::worker::source::Source;
-use crate::worker::status::{Entry, ShardState, Stage};
+use crate::worker::status::{ShardState, Stage};
 
 /// How often a source that cannot tell of news is asked for some.
 const SHORTEST_POLL: Duration = Duration::from_millis(1);
@@ -43,16 +41,28 @@ pub(super) struct WorkerThread<S: Source> {
 
 impl<S: Source> WorkerThread<S> {
     pub(super) fn run(self) {
+        while let Ok(Some(worker)) = self.ready.1.recv() {
+            self.give_turn(worker);
+        }
+    }
+
+    /// Gives a turn to the worker that is ready for the longest, if there is one.
+    #[cfg(test)]
+    pub(super) fn run_once(&self) {
+        if let Ok(Some(worker)) = self.ready.1.try_recv() {
+            self.give_turn(worker);
+        }
+    }
+
+    fn give_turn(&self, mut worker: ShardWorker<S>) {
+        let stops = self.pool.board.stage() != Stage::Consuming;
+        let turn = if stops { worker.stop(&self.pool) } else { worker.turn(&self.pool) };
         // The supervisor has the other ends as long as there is a worker, so no send fails.
-        while let Ok(Some(mut worker)) = self.ready.1.recv() {
-            let stops = self.pool.board.stage() != Stage::Consuming;
-            let turn = if stops { worker.stop(&self.pool) } else { worker.turn(&self.pool) };
-            if turn == Turn::Again {
-                let _ = self.ready.0.send(Some(worker));
-            } else {
-                let _ = self.returned.send((worker, turn));
-                self.pool.board.supervisor.notify();
-            }
+        if turn == Turn::Again {
+            let _ = self.ready.0.send(Some(worker));
+        } else {
+            let _ = self.returned.send((worker, turn));
+            self.pool.board.supervisor.notify();
         }
     }
 }
@@ -62,45 +72,44 @@ pub(super) struct Supervisor<S: Source> {
     pool: Arc<Shared<S>>,
     ready: (Sender<Ready<S>>, Receiver<Ready<S>>),
     returned: (Sender<Returned<S>>, Receiver<Returned<S>>),
-    /// Shards that were given a worker, or needed none.
-    adopted: BTreeSet<ShardId>,
-    /// Shards at SHARD_END.
-    ended: BTreeSet<ShardId>,
-    /// All shards, as they were listed last.
-    shards: BTreeSet<ShardId>,
-    waiting: Vec<ShardWorker<S>>,
-    idle: Vec<ShardWorker<S>>,
+    coordinator: Coordinator,
+    /// Those that have nothing to read, and when they have something to do all the same.
+    idle: Vec<(Option<Instant>, ShardWorker<S>)>,
     retrying: Vec<(Instant, ShardWorker<S>)>,
     parked: Vec<ShardWorker<S>>,
     /// How many workers there are, wherever they are.
     workers: usize,
-    /// When to look for new shards, and how often that has failed in a row.
-    adopt_at: Option<Instant>,
-    adopt_failures: u32,
+    /// Whether the set of shards may have changed.
+    lists: bool,
+    /// When to look at the leases, and how often that has failed in a row.
+    look_at: Instant,
+    look_failures: u32,
     /// After which time to look for news that nobody tells.
     poll: Duration,
+    has_left: bool,
 }
 
 impl<S: Source> Supervisor<S> {
-    /// Makes a worker for each shard; no thread runs yet.
+    /// Takes what is this pool's share at once; no thread runs yet.
     pub(super) fn new(pool: Arc<Shared<S>>) -> Result<Self> {
+        let now = pool.options.ticker.now();
         let mut supervisor = Self {
             pool,
             ready: unbounded(),
             returned: unbounded(),
-            adopted: BTreeSet::new(),
-            ended: BTreeSet::new(),
-            shards: BTreeSet::new(),
-            waiting: Vec::new(),
+            coordinator: Coordinator::default(),
             idle: Vec::new(),
             retrying: Vec::new(),
             parked: Vec::new(),
             workers: 0,
-            adopt_at: None,
-            adopt_failures: 0,
+            lists: true,
+            look_at: now,
+            look_failures: 0,
             poll: SHORTEST_POLL,
+            has_left: false,
         };
-        supervisor.adopt()?;
+        supervisor.look(now)?;
+        supervisor.look_at = now + supervisor.pool.options.look_interval;
         Ok(supervisor)
     }
 
@@ -115,37 +124,48 @@ impl<S: Source> Supervisor<S> {
 
     /// Runs until the pool stops and the last worker is gone.
     pub(super) fn run(mut self) {
-        loop {
-            while let Ok((worker, turn)) = self.returned.1.try_recv() {
-                self.take_back(worker, turn);
-            }
-            if self.pool.board.stage() == Stage::Consuming {
-                self.adopt_if_due();
-                self.begin_children();
-                self.retry_failed();
-                let sleep_until = self.wake_idle();
-                self.sleep(sleep_until);
-            } else {
-                self.stop_all();
-                if self.workers == 0 {
-                    break;
-                }
-                self.pool.board.supervisor.wait_for(FOREVER);
-            }
+        while let Some(until) = self.step() {
+            let now = self.pool.options.ticker.now();
+            let timeout = until.map_or(FOREVER, |until| until.saturating_duration_since(now));
+            self.lists |= self.pool.board.supervisor.wait_for(timeout);
         }
     }
 
+    /// Does what is to be done now, and says until when there is nothing more unless something
+    /// happens. None: everything has come to its end.
+    pub(super) fn step(&mut self) -> Option<Option<Instant>> {
+        while let Ok((worker, turn)) = self.returned.1.try_recv() {
+            self.take_back(worker, turn);
+        }
+        if self.pool.board.stage() != Stage::Consuming {
+            self.stop_all();
+            return (self.workers > 0).then_some(None);
+        }
+        self.look_if_due();
+        self.retry_failed();
+        let look_again_at = self.wake_idle();
+        let due = self.retrying.iter().map(|(due, _)| *due);
+        let idle_due = self.idle.iter().filter_map(|(due, _)| *due);
+        Some(due.chain(idle_due).chain(look_again_at).chain([self.look_at]).min())
+    }
+
+    fn now(&self) -> Instant {
+        self.pool.options.ticker.now()
+    }
+
     fn take_back(&mut self, worker: ShardWorker<S>, turn: Turn) {
+        let shard = worker.shard().id;
         match turn {
             Turn::Again => self.hand_out(worker),
-            Turn::Idle => self.idle.push(worker),
-            Turn::Retry(delay) => self.retrying.push((Instant::now() + delay, worker)),
+            Turn::Idle(due) => self.idle.push((due, worker)),
+            Turn::Retry(delay) => self.retrying.push((self.now() + delay, worker)),
             Turn::Park => self.parked.push(worker),
-            Turn::Ended => {
-                self.ended.insert(worker.shard().id);
+            Turn::Ended | Turn::Gone => {
+                self.coordinator.forget(shard);
                 self.workers -= 1;
+                // Children may begin; a shard that was lost may be had again.
+                self.look_at = self.now();
             }
-            Turn::Gone => self.workers -= 1,
         }
     }
 
@@ -161,64 +181,57 @@ impl<S: Source> Supervisor<S> {
         self.hand_out(worker);
     }
 
-    /// Makes a worker for each shard that has none and is not ended.
-    fn adopt(&mut self) -> Result<()> {
-        let pool = &self.pool;
-        let mut shards = pool.source.shards()?;
-        self.shards = shards.iter().map(|shard| shard.id).collect();
-        if self.shards.is_subset(&self.adopted) {
-            return Ok(());
-        }
-        lease::make_rows(&pool.table, &*pool.source, &shards, pool.options.starting_position)?;
-        shards.retain(|shard| !self.adopted.contains(&shard.id));
-        for shard in shards {
-            let id = shard.id;
-            let mut entry = Entry::new(Checkpoint::ShardEnd);
-            if let Some(lease) = Lease::take(pool.table.row(id)?)? {
-                entry = Entry::new(lease.checkpoint());
-                self.waiting.push(ShardWorker::new(shard, lease, &pool.options));
-                self.workers += 1;
-            } else {
-                self.ended.insert(id);
-            }
-            self.adopted.insert(id);
-            pool.board.update(id, |old| *old = entry);
-        }
-        Ok(())
-    }
-
-    /// Looks for new shards, if something has happened.
-    fn adopt_if_due(&mut self) {
-        if self.adopt_at.is_none_or(|due| due > Instant::now()) {
+    /// Looks at the leases, if it is time to or there are new shards.
+    fn look_if_due(&mut self) {
+        let now = self.now();
+        let has_new = mem::take(&mut self.lists) && self.look_failures == 0;
+        if self.look_at > now && !(has_new && self.coordinator.list(&self.pool).unwrap_or(true)) {
             return;
         }
-        self.adopt_at = None;
-        let Err(error) = self.adopt() else {
-            self.adopt_failures = 0;
+        let Err(error) = self.look(now) else {
+            self.look_failures = 0;
+            self.look_at = now + self.pool.options.look_interval;
             return;
         };
-        for &shard in self.shards.difference(&self.adopted) {
+        for shard in self.coordinator.without_row() {
             self.pool.board.update(shard, |entry| {
                 entry.fail(entry.failed_attempts.saturating_add(1), error.to_string());
             });
         }
-        self.adopt_failures = self.adopt_failures.saturating_add(1);
-        let delay = self.pool.options.retry_delay.after(self.adopt_failures);
-        self.adopt_at = Some(Instant::now() + delay);
+        self.look_failures = self.look_failures.saturating_add(1);
+        self.look_at = now + self.pool.options.retry_delay.after(self.look_failures);
     }
 
-    fn begin_children(&mut self) {
-        for worker in mem::take(&mut self.waiting) {
-            if lease::may_begin(worker.shard(), &self.shards, &self.ended) {
-                self.wake(worker);
-            } else {
-                self.waiting.push(worker);
-            }
+    fn look(&mut self, now: Instant) -> Result<()> {
+        if self.coordinator.list(&self.pool)? {
+            self.coordinator.make_rows(&self.pool)?;
         }
+        let mut taken = Vec::new();
+        let looked = self.coordinator.look(&self.pool, now, &mut taken);
+        for Taken { shard, lease, recall } in taken {
+            self.workers += 1;
+            let worker = ShardWorker::new(shard, lease, recall, &self.pool.options);
+            self.wake(worker);
+        }
+        self.wake_recalled();
+        looked
+    }
+
+    /// Hands out those that are here and are to let go.
+    fn wake_recalled(&mut self) {
+        let coordinator = &self.coordinator;
+        let mut recalled = Vec::new();
+        let is_recalled = |worker: &mut ShardWorker<S>| coordinator.is_recalled(worker.shard().id);
+        let of_idle = self.idle.extract_if(.., |(_, worker)| is_recalled(worker));
+        recalled.extend(of_idle.map(|(_, worker)| worker));
+        let of_retrying = self.retrying.extract_if(.., |(_, worker)| is_recalled(worker));
+        recalled.extend(of_retrying.map(|(_, worker)| worker));
+        recalled.extend(self.parked.extract_if(.., is_recalled));
+        recalled.into_iter().for_each(|worker| self.hand_out(worker));
     }
 
     fn retry_failed(&mut self) {
-        let now = Instant::now();
+        let now = self.now();
         for (due, worker) in mem::take(&mut self.retrying) {
             if due <= now {
                 self.wake(worker);
@@ -232,37 +245,30 @@ impl<S: Source> Supervisor<S> {
     /// be told, returns when to look again.
     fn wake_idle(&mut self) -> Option<Instant> {
         let mut look_again = false;
-        for worker in mem::take(&mut self.idle) {
-            if worker.has_news(&self.pool.source) {
+        let now = self.now();
+        for (due, worker) in mem::take(&mut self.idle) {
+            if due.is_some_and(|due| due <= now) || worker.has_news(&self.pool.source) {
                 self.wake(worker);
             } else {
                 look_again |= !worker.listen(&self.pool.source, &self.pool.board.supervisor);
-                self.idle.push(worker);
+                self.idle.push((due, worker));
             }
         }
         look_again.then(|| {
             let poll = self.poll;
             self.poll = (poll * 2).min(LONGEST_POLL);
-            Instant::now() + poll
+            now + poll
         })
-    }
-
-    /// Sleeps until something happens or is due.
-    fn sleep(&mut self, look_again_at: Option<Instant>) {
-        let due = self.retrying.iter().map(|(due, _)| *due);
-        let until = due.chain(self.adopt_at).chain(look_again_at).min();
-        let timeout =
-            until.map_or(FOREVER, |until| until.saturating_duration_since(Instant::now()));
-        if self.pool.board.supervisor.wait_for(timeout) && self.adopt_failures == 0 {
-            self.adopt_at = Some(Instant::now());
-        }
     }
 
     /// Hands out every worker that is here, for its last turn.
     fn stop_all(&mut self) {
-        let mut workers = mem::take(&mut self.idle);
-        workers.append(&mut self.waiting);
-        workers.append(&mut self.parked);
+        if !mem::replace(&mut self.has_left, true) {
+            // If the others are not told, they see it when the pool is gone.
+            let _ = self.pool.table.leave();
+        }
+        let mut workers = mem::take(&mut self.parked);
+        workers.extend(self.idle.drain(..).map(|(_, worker)| worker));
         workers.extend(self.retrying.drain(..).map(|(_, worker)| worker));
         workers.into_iter().for_each(|worker| self.hand_out(worker));
     }

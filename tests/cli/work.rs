@@ -258,14 +258,42 @@ fn a_command_that_does_not_end_is_killed_after_the_grace() {
 }
 
 #[test]
-fn two_pools_of_one_application_do_not_work_at_the_same_time() {
-    let place = Place::with_shards(1);
-    place.put("k v\n").succeeded();
-    let mut first = start_work(&place, APPEND, &[]);
-    eventually("some output", || !outputs(&place).is_empty());
-    work(&place, APPEND, &["--until-idle"]).failed(3, &["audit"]);
-    signal(&first, "-TERM");
-    assert!(first.wait().unwrap().success());
+fn two_processes_of_one_application_share_the_shards_and_a_killed_one_is_replaced() {
+    let place = Place::with_shards(4);
+    let exec = "echo $PPID >> pids.$MILLSTREAM_SHARD; cat >> out.$MILLSTREAM_SHARD";
+    let mut first = start_work(&place, exec, &[]);
+    let mut second = start_work(&place, exec, &[]);
+    // How many shards have been worked on by the process.
+    let shards_of = |worker: &Child| {
+        let pid = worker.id().to_string();
+        let names = fs::read_dir(place.root()).unwrap().map(|entry| entry.unwrap().path());
+        let is_of = |text: String| text.lines().any(|line| line == pid);
+        let pids =
+            names.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("pids"));
+        pids.filter(|path| is_of(fs::read_to_string(path).unwrap())).count()
+    };
+    let mut put = 0;
+    let mut put_to_all = || {
+        let lines: String = (0..40).map(|n| format!("key-{n} {}\n", put + n)).collect();
+        put += 40;
+        place.put(&lines).succeeded();
+        put
+    };
+    put_to_all();
+    eventually("both work", || {
+        put_to_all();
+        shards_of(&first) >= 2 && shards_of(&second) >= 2
+    });
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let all = put_to_all();
+    eventually("the other one has all", || shards_of(&second) == 4);
+    eventually("all output", || {
+        let out = outputs(&place);
+        out.lines().collect::<HashSet<_>>().len() == all
+    });
+    signal(&second, "-TERM");
+    assert!(second.wait().unwrap().success());
 }
 
 #[test]

@@ -49,11 +49,15 @@ pub fn copy_all(from: &Path, to: &Path) {
     }
 }
 
-/// All files below a directory, sorted.
+/// All files below a directory, sorted, but for those that pools hold to show that they live: as
+/// `OWNER`, they say nothing of what the stream holds.
 pub fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
+        if path.ends_with("members") {
+            continue;
+        }
         if path.is_dir() {
             found.extend(files(&path));
         } else {

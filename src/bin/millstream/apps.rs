@@ -1,4 +1,50 @@
-//! `millstream apps`: who consumes a stream.
+//! `millstream apps`: who consumes a stream, and how far behind they are.
+
+use std::path::PathBuf;
+
+use millstream::{Application, DeadLetters, Stream};
+use serde_json::json;
+
+use crate::failure::Result;
+use crate::output;
+
+/// Lists the applications of a stream: pools that run, records behind, records put aside.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  millstream apps data/orders
+  millstream apps data/orders --json | jq -r 'select(.lag_records > 1000) | .app'
+
+It needs no lock: it reads beside the workers and the process that writes.")]
+pub(crate) struct Args {
+    /// The directory of the stream.
+    dir: PathBuf,
+    /// Write a JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let stream = Stream::open_read_only(&args.dir)?;
+    let mut text = String::new();
+    for app in Application::list(&stream)? {
+        let application = Application::of(&app, &stream)?;
+        let pools = application.pools()?;
+        let lag: u64 = application.shards()?.iter().map(|shard| shard.lag.records).sum();
+        let letters = DeadLetters::of(&app, &stream)?.list()?.len();
+        text += &if args.json {
+            let value = json!({
+                "app": app, "pools": pools, "lag_records": lag, "dead_letters": letters,
+            });
+            format!("{value}\n")
+        } else {
+            let pools = output::count(pools as u64, "pool");
+            let letters = output::count(letters as u64, "dead letter");
+            format!("{app}: {pools}, {} behind, {letters}\n", output::count(lag, "record"))
+        };
+    }
+    output::print(&text)
+}
 
 /// The name of an application, as the library has it.
 pub(crate) fn parse_name(name: &str) -> Result<String, String> {

@@ -2,6 +2,7 @@
 
 mod apps;
 mod bars;
+mod checkpoint;
 mod child;
 mod create;
 mod dead_letters;
@@ -59,6 +60,8 @@ enum Verb {
     Merge(merge::Args),
     Reshard(reshard::Args),
     Work(work::Args),
+    Apps(apps::Args),
+    Checkpoint(checkpoint::Args),
     DeadLetters(dead_letters::Args),
     Retention(retention::Args),
     Trim(trim::Args),
@@ -82,6 +85,8 @@ fn main() -> ExitCode {
         Verb::Merge(args) => merge::run(&args),
         Verb::Reshard(args) => reshard::run(&args),
         Verb::Work(args) => work::run(&args),
+        Verb::Apps(args) => apps::run(&args),
+        Verb::Checkpoint(args) => checkpoint::run(&args),
         Verb::DeadLetters(args) => dead_letters::run(&args),
         Verb::Retention(args) => retention::run(&args),
         Verb::Trim(args) => trim::run(&args),

@@ -134,12 +134,11 @@ fn two_applications_have_checkpoints_of_their_own() {
     let fixture = Fixture::new(1);
     let put = fixture.source.put_many(S0, 3);
     fixture.run(fixture.recorder());
-    let (source, log) = (Arc::clone(&fixture.source), Log::default());
+    let log = Log::default();
     let recorder = Recorder::new(&log);
     let factory =
         Box::new(move |_: &ShardInfo| -> Box<dyn RecordProcessor> { Box::new(recorder.clone()) });
-    let directory = fixture.directory.path();
-    let pool = pool::start(source, directory, "audit", fixture.options.clone(), factory).unwrap();
+    let pool = fixture.start_as("audit", factory).unwrap();
     assert!(pool.wait_until_idle(LONG));
     assert_eq!(log.records(S0), put);
 }

@@ -1,11 +1,8 @@
 //! What a checkpoint may be, and whose.
 
-use std::path::Path;
-
 use super::*;
 use crate::error::Error;
 use crate::worker::Outcome;
-use crate::worker::lease::Lease;
 
 const S0: ShardId = ShardId::new(0);
 
@@ -78,41 +75,34 @@ fn a_manual_checkpoint_may_lie_in_an_earlier_batch() {
 
 #[test]
 fn the_old_owner_of_a_lease_moves_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let table = ControlTable::open(directory.path(), "billing").unwrap();
-    table.create(S0, Checkpoint::TrimHorizon).unwrap();
-    let mut old = Lease::take(table.row(S0).unwrap()).unwrap().unwrap();
+    let fixture = Fixture::new(1);
+    let pool = fixture.start(fixture.recorder());
+    pool.shutdown(LONG);
+    let mut old = fixture.take_lease(S0);
     old.store(after(1)).unwrap();
-    let mut new = Lease::take(table.row(S0).unwrap()).unwrap().unwrap();
+    let mut new = fixture.take_lease(S0);
     assert!(matches!(old.store(after(2)), Err(Error::LeaseLost { shard: S0 })));
     assert!(old.is_lost());
-    assert_eq!(table.row(S0).unwrap().read().unwrap().checkpoint, after(1).position());
+    assert_eq!(fixture.stored_checkpoint(S0), after(1));
     new.store(after(3)).unwrap();
-}
-
-/// Makes another owner of the row, of whom the lock of the directory knows nothing.
-fn take_lease(row: &Path) -> Result<(), ProcessorError> {
-    let elsewhere = tempfile::tempdir()?;
-    let table = ControlTable::open(elsewhere.path(), "billing")?;
-    std::fs::hard_link(row, table.path().join(row.file_name().unwrap()))?;
-    Lease::take(table.row(S0)?)?;
-    Ok(())
+    assert!(old.release().is_err());
+    new.store(after(4)).unwrap();
 }
 
 #[test]
 fn a_lease_that_is_found_lost_at_the_shutdown_is_reported() {
     let fixture = Fixture::new(1).manual();
     fixture.source.put_many(S0, 2);
-    let path = fixture.row_path(S0);
+    let path = fixture.directory.path().to_owned();
     let mut recorder = fixture.recorder();
     recorder.on_shutdown = Arc::new(move |_, checkpointer| {
-        take_lease(&path)?;
+        take_lease(&path, S0);
         assert!(matches!(checkpointer.checkpoint(), Err(Error::LeaseLost { shard: S0 })));
         Ok(())
     });
     let pool = fixture.start(recorder);
     assert!(pool.wait_until_idle(LONG));
-    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::LeaseLost)]);
+    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Elsewhere)]);
     assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
 }
 
@@ -120,11 +110,14 @@ fn a_lease_that_is_found_lost_at_the_shutdown_is_reported() {
 fn a_processor_is_told_that_its_lease_is_lost() {
     let fixture = Fixture::new(1);
     fixture.source.put_many(S0, 2);
-    let path = fixture.row_path(S0);
-    let pool = fixture.start(fixture.recorder().on_batch(move |_, _| take_lease(&path)));
-    assert!(pool.wait_until_idle(LONG));
-    assert_eq!(status(&pool, S0).state, ShardState::LeaseLost);
+    let (path, taken) = (fixture.directory.path().to_owned(), Arc::new(Mutex::new(None)));
+    let slot = Arc::clone(&taken);
+    let pool = fixture.start(fixture.recorder().on_batch(move |_, _| {
+        slot.lock().get_or_insert_with(|| take_lease(&path, S0));
+        Ok(())
+    }));
+    wait_for_state(&pool, S0, ShardState::Elsewhere);
     assert_eq!(fixture.log.calls().last(), Some(&Call::LeaseLost(S0)));
-    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::LeaseLost)]);
+    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Elsewhere)]);
     assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
 }

@@ -175,15 +175,16 @@ fn a_checkpoint_that_cannot_be_written_is_a_failure() {
     let put = fixture.source.put(S0);
     let row = fixture.row_path(S0);
     let (damages, whole) = (first(1), Arc::new(Mutex::new(Vec::new())));
+    let (path, before) = (row.clone(), Arc::clone(&whole));
     let pool = fixture.start(fixture.recorder().on_batch(move |_, _| {
         if damages() {
-            *whole.lock() = std::fs::read(&row)?;
-            std::fs::write(&row, b"")?;
-        } else {
-            std::fs::write(&row, &*whole.lock())?;
+            *before.lock() = std::fs::read(&path)?;
+            std::fs::write(&path, b"")?;
         }
         Ok(())
     }));
+    wait_for_state(&pool, S0, ShardState::Retrying);
+    std::fs::write(&row, &*whole.lock()).unwrap();
     assert!(pool.wait_until_idle(LONG));
     assert_eq!(fixture.log.records(S0), [put, put]);
     assert!(status(&pool, S0).last_error.unwrap().contains("neither of its slots"));

@@ -4,11 +4,16 @@ mod begin;
 mod checkpoint;
 mod failure;
 mod lineage;
+mod many;
 mod poison;
+mod prepared;
+mod remote_table;
 mod script;
+mod sharing;
 mod shutdown;
+mod simulation;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,10 +26,13 @@ use crate::position::{SequenceNumber, ShardId};
 use crate::record::{Batch, Limit};
 use crate::worker::builder::{Options, RetryDelay};
 use crate::worker::control_table::ControlTable;
+use crate::worker::lease::Lease;
+use crate::worker::lease_table::LeaseTable;
 use crate::worker::pool::{self, WorkerPool};
+use crate::worker::processor::Factory;
 use crate::worker::{
-    Checkpoint, CheckpointPolicy, Checkpointer, Initialization, ProcessorError, RecordProcessor,
-    ShardState, ShardStatus,
+    Checkpoint, CheckpointPolicy, Checkpointer, Initialization, PendingCheckpoint, ProcessorError,
+    RecordProcessor, ShardState, ShardStatus,
 };
 use script::Script;
 
@@ -32,8 +40,8 @@ use script::Script;
 const LONG: Duration = Duration::from_secs(30);
 
 /// Retries that do not keep a test waiting, and retries that it does not live to see.
-const SHORT: RetryDelay = RetryDelay { first: Duration::ZERO, max: Duration::from_millis(1) };
-const NEVER: RetryDelay = RetryDelay { first: LONG.saturating_mul(100), max: Duration::MAX };
+const SHORT: RetryDelay = RetryDelay::exactly(Duration::ZERO, Duration::from_millis(1));
+const NEVER: RetryDelay = RetryDelay::exactly(LONG.saturating_mul(100), Duration::MAX);
 
 /// What a processor was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +84,9 @@ impl Log {
 }
 
 type OnBatch = dyn Fn(&Batch, &mut Checkpointer<'_>) -> Result<(), ProcessorError> + Send + Sync;
+type OnBegin = dyn Fn(Option<&PendingCheckpoint>) -> Result<Option<SequenceNumber>, ProcessorError>
+    + Send
+    + Sync;
 type OnShard = dyn Fn(ShardId) -> Result<(), ProcessorError> + Send + Sync;
 type OnShutdown =
     dyn Fn(ShardId, &mut Checkpointer<'_>) -> Result<(), ProcessorError> + Send + Sync;
@@ -86,9 +97,12 @@ struct Recorder {
     shard: ShardId,
     log: Log,
     on_initialize: Arc<OnShard>,
+    on_begin: Arc<OnBegin>,
     on_batch: Arc<OnBatch>,
     on_shard_end: Arc<OnShard>,
     on_shutdown: Arc<OnShutdown>,
+    /// What it was given when it was initialized.
+    pending: Option<PendingCheckpoint>,
 }
 
 impl Recorder {
@@ -97,6 +111,8 @@ impl Recorder {
             shard: ShardId::new(0),
             log: log.clone(),
             on_initialize: Arc::new(|_| Ok(())),
+            on_begin: Arc::new(|_| Ok(None)),
+            pending: None,
             on_batch: Arc::new(|_, _| Ok(())),
             on_shard_end: Arc::new(|_| Ok(())),
             on_shutdown: Arc::new(|_, _| Ok(())),
@@ -115,9 +131,14 @@ impl Recorder {
 
 impl RecordProcessor for Recorder {
     fn initialize(&mut self, initialization: &Initialization) {
-        let Initialization { shard, checkpoint, attempt } = initialization;
+        let Initialization { shard, checkpoint, attempt, .. } = initialization;
         self.log.add(Call::Initialize(shard.id, *checkpoint, *attempt));
+        self.pending = initialization.pending.clone();
         (self.on_initialize)(self.shard).unwrap();
+    }
+
+    fn resume_after(&mut self) -> Result<Option<SequenceNumber>, ProcessorError> {
+        (self.on_begin)(self.pending.as_ref())
     }
 
     fn process_records(
@@ -193,8 +214,16 @@ impl Fixture {
         let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
             Box::new(factory(shard))
         });
+        self.start_as("billing", factory)
+    }
+
+    /// A pool of the application with this name.
+    fn start_as(&self, application: &str, factory: Factory) -> Result<WorkerPool> {
+        let table = ControlTable::join(self.directory.path(), application)?;
+        let path = table.path().to_owned();
         let (source, options) = (Arc::clone(&self.source), self.options.clone());
-        pool::start(source, self.directory.path(), "billing", options, factory)
+        let shared = pool::assemble(source, Arc::new(table), &path, options, factory);
+        pool::start(shared, &path)
     }
 
     /// A pool whose processors are all like this one.
@@ -212,10 +241,29 @@ impl Fixture {
         self.directory.path().join(format!("billing/{shard}.row"))
     }
 
-    /// What is stored, while no pool runs.
+    /// Another one who looks at the application's leases.
+    fn table(&self) -> Arc<ControlTable> {
+        Arc::new(ControlTable::join(self.directory.path(), "billing").unwrap())
+    }
+
     fn stored_checkpoint(&self, shard: ShardId) -> Checkpoint {
-        let table = ControlTable::open(self.directory.path(), "billing").unwrap();
-        Checkpoint::at(table.row(shard).unwrap().read().unwrap().checkpoint)
+        Checkpoint::at(self.table().read(shard).unwrap().checkpoint)
+    }
+
+    /// Takes the lease, from whoever has it.
+    fn take_lease(&self, shard: ShardId) -> Lease {
+        take_lease(self.directory.path(), shard)
+    }
+}
+
+/// Takes a lease of `billing`, from whoever has it.
+fn take_lease(applications: &Path, shard: ShardId) -> Lease {
+    let table: Arc<dyn LeaseTable> = Arc::new(ControlTable::join(applications, "billing").unwrap());
+    loop {
+        let seen = table.read(shard).unwrap();
+        if let Some(lease) = Lease::take(Arc::clone(&table), shard, &seen).unwrap() {
+            return lease;
+        }
     }
 }
 

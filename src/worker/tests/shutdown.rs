@@ -6,6 +6,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::*;
 use crate::error::Error;
+use crate::os::clock::Ticker;
 use crate::worker::Outcome;
 
 const S0: ShardId = ShardId::new(0);
@@ -62,13 +63,33 @@ fn a_callback_that_hangs_is_reported_at_the_deadline() {
     wait_for_state(&pool, S1, ShardState::Idle);
     let outcomes = pool.shutdown(Duration::from_millis(20));
     assert_eq!(outcomes, [(S0, Outcome::NotFinished), (S1, Outcome::Stopped)]);
-    // The one who still has the shard keeps the application.
-    let again = fixture.try_start(move |_| recorder.clone());
-    assert!(matches!(again, Err(Error::Locked { .. })));
+    // It still has the shard.
+    let table = fixture.table();
+    assert_eq!(table.attend().unwrap().len(), 2);
     release.send(()).unwrap();
-    let table = wait_for_the_table(&fixture);
-    assert_eq!(table.row(S0).unwrap().read().unwrap().checkpoint, after(put[0]).position());
+    wait_until_alone(&table);
+    assert_eq!(fixture.stored_checkpoint(S0), after(put[0]));
     assert_eq!(fixture.log.count(&Call::ShutdownRequested(S0)), 0, "nobody waits for it");
+}
+
+#[test]
+fn a_callback_that_hangs_is_seen_as_stalled() {
+    let mut fixture = Fixture::new(2);
+    fixture.options.ticker = Ticker::given();
+    fixture.source.put(S0);
+    let (recorder, has_entered, release) = gate(fixture.recorder());
+    let pool = fixture.start(release_at_shutdown(recorder, release));
+    has_entered.recv().unwrap();
+    wait_for_state(&pool, S1, ShardState::Idle);
+    let minute = Duration::from_secs(60);
+    fixture.options.ticker.advance(minute - Duration::from_millis(1));
+    let of_s0 = status(&pool, S0);
+    assert_eq!(of_s0.callback_running_for, Some(minute - Duration::from_millis(1)));
+    assert!(!of_s0.is_stalled);
+    fixture.options.ticker.advance(Duration::from_millis(1));
+    assert!(status(&pool, S0).is_stalled);
+    assert!(!status(&pool, S1).is_stalled);
+    pool.shutdown(LONG);
 }
 
 #[test]
@@ -97,8 +118,8 @@ fn a_callback_may_drop_its_own_pool() {
     }));
     *slot.lock() = Some(pool);
     filled.send(()).unwrap();
-    let table = wait_for_the_table(&fixture);
-    assert_eq!(table.row(S0).unwrap().read().unwrap().checkpoint, after(put).position());
+    wait_until_alone(&fixture.table());
+    assert_eq!(fixture.stored_checkpoint(S0), after(put));
 }
 
 #[test]
@@ -116,7 +137,7 @@ fn a_shard_that_was_to_be_retried_is_reported_as_failed() {
 #[test]
 fn a_failure_is_reported_though_the_next_attempt_had_just_begun() {
     let mut fixture = Fixture::new(2);
-    fixture.options.retry_delay = RetryDelay { first: Duration::ZERO, max: Duration::ZERO };
+    fixture.options.retry_delay = RetryDelay::exactly(Duration::ZERO, Duration::ZERO);
     fixture.source.put(S0);
     let (entered, has_entered) = unbounded();
     let (release, released) = bounded::<()>(0);
@@ -188,16 +209,6 @@ fn a_checkpoint_at_the_shutdown_changes_nothing_if_nothing_was_delivered() {
     assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
 }
 
-#[test]
-fn an_application_has_one_pool_at_a_time() {
-    let fixture = Fixture::new(1);
-    let pool = fixture.start(fixture.recorder());
-    let recorder = fixture.recorder();
-    assert!(matches!(fixture.try_start(move |_| recorder.clone()), Err(Error::Locked { .. })));
-    drop(pool);
-    fixture.run(fixture.recorder());
-}
-
 /// Does this as well when it is told of the shutdown.
 fn on_shutdown<F>(recorder: Recorder, run: F) -> Recorder
 where
@@ -211,12 +222,9 @@ fn release_at_shutdown(recorder: Recorder, release: Sender<()>) -> Recorder {
     on_shutdown(recorder, move |shard, _| if shard == S1 { Ok(release.send(())?) } else { Ok(()) })
 }
 
-/// The control table, as soon as the pool that has it has ended.
-fn wait_for_the_table(fixture: &Fixture) -> ControlTable {
-    loop {
-        match ControlTable::open(fixture.directory.path(), "billing") {
-            Err(Error::Locked { .. }) => std::thread::yield_now(),
-            table => return table.unwrap(),
-        }
+/// Waits until every pool of the application has ended.
+fn wait_until_alone(table: &ControlTable) {
+    while table.attend().unwrap().len() > 1 {
+        std::thread::yield_now();
     }
 }

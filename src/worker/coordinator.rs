@@ -1,0 +1,229 @@
+//! Which shards this pool works on: it looks at the rows of all shards from time to time, begins
+//! the children of shards that have ended, takes what is its share, asks for what is missing, and
+//! recalls the workers of what it has lost or is asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::format::control_row::{ControlRow, MemberId};
+use crate::lineage::ShardInfo;
+use crate::position::ShardId;
+use crate::worker::balance::{self, Share};
+use crate::worker::checkpoint::Checkpoint;
+use crate::worker::lease::{self, Lease};
+use crate::worker::lease_table::Members;
+use crate::worker::shard_worker::Shared;
+use crate::worker::source::Source;
+use crate::worker::status::{Entry, ShardState};
+
+/// Why a worker is to let go of its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recall {
+    /// Another pool asks for the shard.
+    HandOver = 1,
+    /// Another pool has it.
+    Lost = 2,
+}
+
+/// What a worker looks at before each turn. Written by the coordinator, read by the worker, which
+/// may be with any thread; a worker that sees it a turn later does no harm.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RecallFlag(Arc<AtomicU8>);
+
+impl RecallFlag {
+    pub(super) fn get(&self) -> Option<Recall> {
+        match self.0.load(Ordering::Relaxed) {
+            1 => Some(Recall::HandOver),
+            2 => Some(Recall::Lost),
+            _ => None,
+        }
+    }
+
+    fn set(&self, recall: Recall) {
+        self.0.store(recall as u8, Ordering::Relaxed);
+    }
+}
+
+/// A lease that was taken.
+pub(super) struct Taken {
+    pub(super) shard: ShardInfo,
+    pub(super) lease: Lease,
+    pub(super) recall: RecallFlag,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Coordinator {
+    /// All shards, as they were listed last.
+    shards: BTreeMap<ShardId, ShardInfo>,
+    /// Those that have a row.
+    known: BTreeSet<ShardId>,
+    /// The leases whose workers are there: their epochs, and what recalls them.
+    held: BTreeMap<ShardId, (u64, RecallFlag)>,
+    /// Since when nobody has had a shard, or has not answered a request for it.
+    stuck: BTreeMap<ShardId, Instant>,
+}
+
+impl Coordinator {
+    /// Lists the shards; whether there are some without a row.
+    pub(super) fn list<S: Source>(&mut self, pool: &Shared<S>) -> Result<bool> {
+        let shards = pool.source.shards()?;
+        self.shards = shards.into_iter().map(|shard| (shard.id, shard)).collect();
+        Ok(self.without_row().next().is_some())
+    }
+
+    /// The shards that no row could be made for yet.
+    pub(super) fn without_row(&self) -> impl Iterator<Item = ShardId> {
+        self.shards.keys().copied().filter(|shard| !self.known.contains(shard))
+    }
+
+    /// Makes the rows that are missing.
+    pub(super) fn make_rows<S: Source>(&mut self, pool: &Shared<S>) -> Result<()> {
+        let shards: Vec<_> = self.shards.values().cloned().collect();
+        lease::make_rows(&*pool.table, &*pool.source, &shards, pool.options.starting_position)?;
+        self.known = self.shards.keys().copied().collect();
+        Ok(())
+    }
+
+    /// The worker of the shard is gone.
+    pub(super) fn forget(&mut self, shard: ShardId) {
+        self.held.remove(&shard);
+    }
+
+    /// Looks at everything, and does what is to be done. The leases that were taken are added to
+    /// `taken`, also before an error.
+    pub(super) fn look<S: Source>(
+        &mut self,
+        pool: &Shared<S>,
+        now: Instant,
+        taken: &mut Vec<Taken>,
+    ) -> Result<()> {
+        let mut rows = BTreeMap::new();
+        let mut failed = Ok(());
+        for &shard in &self.known {
+            match pool.table.read(shard) {
+                Ok(row) => drop(rows.insert(shard, row)),
+                Err(error) => {
+                    // A worker that is there notices it by itself.
+                    if !self.held.contains_key(&shard) {
+                        pool.board.update(shard, |entry| {
+                            entry.fail(entry.failed_attempts.saturating_add(1), error.to_string());
+                        });
+                    }
+                    failed = Err(error);
+                }
+            }
+        }
+        // After the rows: whoever has put itself into one was there before, so that who is missing
+        // is gone.
+        let members = pool.table.attend()?;
+        self.recall(pool.table.me(), &members, &rows);
+        let moves = {
+            let shares = self.shares(pool, &members, &rows, now);
+            balance::moves(pool.table.me(), &members, &shares, |shard| backlog(pool, &rows, shard))
+        };
+        for shard in moves.take {
+            let table = Arc::clone(&pool.table);
+            let Some(lease) = Lease::take(table, shard, &rows[&shard])? else { continue };
+            let recall = RecallFlag::default();
+            self.stuck.remove(&shard);
+            self.held.insert(shard, (lease.epoch(), recall.clone()));
+            let entry = Entry::new(ShardState::Running, lease.checkpoint());
+            pool.board.update(shard, |old| old.go_on_as(entry));
+            taken.push(Taken { shard: self.shards[&shard].clone(), lease, recall });
+        }
+        for shard in moves.ask {
+            let seen = &rows[&shard];
+            let wanted_by = Some(pool.table.me());
+            let row = ControlRow { generation: seen.generation + 1, wanted_by, ..seen.clone() };
+            if pool.table.replace(shard, &row)? {
+                self.stuck.insert(shard, now);
+            }
+        }
+        if failed.is_err() {
+            // If a row is gone, another one is made.
+            self.known.retain(|shard| rows.contains_key(shard));
+        }
+        failed
+    }
+
+    /// Recalls the workers of what is asked for, or lost.
+    fn recall(&self, me: MemberId, members: &Members, rows: &BTreeMap<ShardId, ControlRow>) {
+        for (shard, (epoch, flag)) in &self.held {
+            let Some(row) = rows.get(shard) else { continue };
+            if row.epoch != *epoch {
+                flag.set(Recall::Lost);
+            } else if row.wanted_by.is_some_and(|by| by != me && members.get(&by) == Some(&true)) {
+                flag.set(Recall::HandOver);
+            }
+        }
+    }
+
+    /// Whether the worker of the shard is recalled.
+    pub(super) fn is_recalled(&self, shard: ShardId) -> bool {
+        self.held.get(&shard).is_some_and(|(_, flag)| flag.get().is_some())
+    }
+
+    /// The shards that can be worked on, and whose they are. Tells the board of the others.
+    fn shares<S: Source>(
+        &mut self,
+        pool: &Shared<S>,
+        members: &Members,
+        rows: &BTreeMap<ShardId, ControlRow>,
+        now: Instant,
+    ) -> Vec<Share> {
+        let me = pool.table.me();
+        let has_ended = |row: &ControlRow| row.checkpoint.is_none();
+        let ended =
+            rows.iter().filter(|(_, row)| has_ended(row)).map(|(shard, _)| *shard).collect();
+        let mut shares = Vec::new();
+        for (&shard, row) in rows {
+            let Some(info) = self.shards.get(&shard) else { continue };
+            let may_begin = lease::may_begin(info, &self.shards, &ended);
+            let mut owner = row.owner.filter(|owner| members.contains_key(owner));
+            // One that was left by a worker of this pool which could not say so.
+            if owner == Some(me) && !self.held.contains_key(&shard) {
+                owner = None;
+            }
+            let wanted_by = row.wanted_by.filter(|by| members.get(by) == Some(&true));
+            if !self.held.contains_key(&shard) {
+                let state = match owner {
+                    _ if has_ended(row) => ShardState::Ended,
+                    Some(_) => ShardState::Elsewhere,
+                    None if !may_begin => ShardState::WaitingForParents,
+                    None => ShardState::Unowned,
+                };
+                let entry = Entry::new(state, Checkpoint::at(row.checkpoint));
+                pool.board.update(shard, |old| old.go_on_as(entry));
+            }
+            if has_ended(row) || !may_begin && owner.is_none() {
+                self.stuck.remove(&shard);
+                continue;
+            }
+            let is_stuck = owner.is_none() || (wanted_by == Some(me) && owner != Some(me));
+            let since = match is_stuck {
+                true => *self.stuck.entry(shard).or_insert(now),
+                false => {
+                    self.stuck.remove(&shard);
+                    now
+                }
+            };
+            let is_overdue = is_stuck && now.duration_since(since) >= pool.options.hand_over;
+            shares.push(Share { shard, owner, wanted_by, is_overdue });
+        }
+        shares
+    }
+}
+
+/// How many bytes there are behind the checkpoint of a shard.
+fn backlog<S: Source>(
+    pool: &Shared<S>,
+    rows: &BTreeMap<ShardId, ControlRow>,
+    shard: ShardId,
+) -> u64 {
+    let lag = |position| pool.source.lag(&pool.source.cursor(shard, position)?);
+    let position = rows.get(&shard).and_then(|row| row.checkpoint);
+    position.and_then(|position| lag(position).ok()).map_or(0, |lag| lag.bytes)
+}

@@ -1,0 +1,47 @@
+//! More shards than threads.
+
+use std::collections::BTreeMap;
+
+use super::remote_table::{Database, RemoteTable};
+use super::*;
+use crate::worker::Outcome;
+
+const SHARDS: u32 = 1000;
+const RECORDS: usize = 20;
+
+#[test]
+fn a_pool_over_a_thousand_shards_is_fair_on_four_threads() {
+    let mut fixture = Fixture::new(SHARDS);
+    fixture.options.threads = 4;
+    for shard in (0..SHARDS).map(ShardId::new) {
+        fixture.source.put_many(shard, RECORDS);
+    }
+    let recorder = fixture.recorder();
+    let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
+        Box::new(Recorder { shard: shard.id, ..recorder.clone() })
+    });
+    let (database, options) = (Arc::new(Database::default()), fixture.options.clone());
+    let table = RemoteTable::connect(&database, &options.ticker, LONG);
+    let (source, path) = (Arc::clone(&fixture.source), fixture.directory.path());
+    let shared = pool::assemble(source, Arc::new(table), path, options, factory);
+    let pool = pool::start(shared, path).unwrap();
+    assert!(pool.wait_until_idle(LONG));
+    let outcomes = pool.shutdown(LONG);
+    assert_eq!(outcomes.len(), SHARDS as usize);
+    assert!(outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Stopped));
+    // Whenever a shard has come to its end, every other one is half-way at least, but for those
+    // that a thread has in hand which the system lets wait.
+    let mut counts: BTreeMap<ShardId, usize> = BTreeMap::new();
+    for call in fixture.log.calls() {
+        let Call::Record(shard, _) = call else { continue };
+        let count = counts.entry(shard).or_default();
+        *count += 1;
+        if *count == RECORDS {
+            let waiting = SHARDS as usize - counts.len();
+            assert!(waiting <= fixture.options.threads, "{shard} is finished before others begin");
+            let slow = counts.values().filter(|count| **count * 2 < RECORDS).count();
+            assert!(slow <= fixture.options.threads, "{slow} are not half-way");
+        }
+    }
+    assert!(counts.values().all(|count| *count == RECORDS));
+}

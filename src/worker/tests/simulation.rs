@@ -1,0 +1,441 @@
+//! An hour of virtual time with pools that join, leave, die and hang, processors that fail and
+//! panic, and shards that are split and merged: every step is decided by a seed, and everything
+//! that a processor is given, and every checkpoint, is checked as it happens.
+//!
+//! `MILLSTREAM_SIMULATIONS` says how many seeds are tried; a failure names its seed, and
+//! `MILLSTREAM_SIMULATION_SEED` runs that one alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Weak;
+
+use super::remote_table::{Database, RemoteTable};
+use super::*;
+use crate::os::clock::Ticker;
+use crate::worker::source::Source;
+use crate::worker::status::{Board, Stage};
+use crate::worker::supervisor::{Supervisor, WorkerThread};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MAX_POOLS: u64 = 4;
+const MAX_OPEN_SHARDS: usize = 8;
+/// How many callbacks may hang in each other.
+const MAX_DEPTH: usize = 3;
+
+/// A pool without threads: whoever drives it gives it its turns.
+struct Pool {
+    board: Arc<Board>,
+    thread: WorkerThread<Arc<Script>>,
+    supervisor: Mutex<Option<Supervisor<Arc<Script>>>>,
+    /// How many of its callbacks are running.
+    busy: Mutex<usize>,
+}
+
+/// What a processor has been given; each has a number.
+struct Instance {
+    shard: ShardId,
+    epoch: u64,
+    /// Behind the last record that it has processed.
+    position: u64,
+}
+
+#[derive(Default)]
+struct History {
+    put: BTreeMap<ShardId, Vec<u64>>,
+    processed: BTreeMap<ShardId, BTreeSet<u64>>,
+    /// How many of the first records are processed.
+    done: BTreeMap<ShardId, usize>,
+    instances: Vec<Instance>,
+    /// The last checkpoint of each shard, and its epoch.
+    checkpoints: BTreeMap<ShardId, (u64, Checkpoint)>,
+    /// The version of the rows that were checked last.
+    version: u64,
+    /// What must not be. Processors cannot panic for it: that is a failure like others.
+    violations: Vec<String>,
+    /// How often everything has happened that makes a run worth it.
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl History {
+    fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    fn process(&mut self, shard: ShardId, numbers: &[u64]) {
+        let processed = self.processed.entry(shard).or_default();
+        processed.extend(numbers);
+        let done = self.done.entry(shard).or_default();
+        let put = &self.put[&shard];
+        while put.get(*done).is_some_and(|number| processed.contains(number)) {
+            *done += 1;
+        }
+    }
+
+    fn is_processed(&self, shard: ShardId, up_to: u64) -> bool {
+        let put = self.put.get(&shard).map_or(0, |put| put.partition_point(|n| *n <= up_to));
+        put <= self.done.get(&shard).copied().unwrap_or(0)
+    }
+
+    fn must(&mut self, is_so: bool, what: impl FnOnce() -> String) {
+        if !is_so {
+            self.violations.push(what());
+        }
+    }
+}
+
+struct World {
+    /// The state of the generator of random numbers.
+    random: Mutex<u64>,
+    ticker: Ticker,
+    source: Arc<Script>,
+    database: Arc<Database>,
+    pools: Mutex<Vec<Arc<Pool>>>,
+    open: Mutex<Vec<ShardId>>,
+    history: Mutex<History>,
+    is_calm: Mutex<bool>,
+    depth: Mutex<usize>,
+    policy: CheckpointPolicy,
+}
+
+impl World {
+    fn new(seed: u64) -> Arc<Self> {
+        let policy = match seed % 3 {
+            0 => CheckpointPolicy::AfterBatch,
+            1 => CheckpointPolicy::Every { records: 5, interval: Duration::from_secs(3) },
+            _ => CheckpointPolicy::Manual,
+        };
+        let world = Self {
+            random: Mutex::new(seed),
+            ticker: Ticker::given(),
+            source: Arc::default(),
+            database: Arc::default(),
+            pools: Mutex::default(),
+            open: Mutex::default(),
+            history: Mutex::default(),
+            is_calm: Mutex::new(false),
+            depth: Mutex::new(0),
+            policy,
+        };
+        for _ in 0..3 {
+            let shard = world.source.add_shard(&[]);
+            world.open.lock().push(shard);
+        }
+        Arc::new(world)
+    }
+
+    /// A number below `end`: splitmix64.
+    fn below(&self, end: u64) -> u64 {
+        let mut state = self.random.lock();
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+
+    fn any<T: Clone>(&self, of: &[T]) -> Option<T> {
+        (!of.is_empty()).then(|| of[self.below(of.len() as u64) as usize].clone())
+    }
+
+    fn count(&self, what: &'static str) {
+        self.history.lock().count(what);
+    }
+
+    fn start_pool(self: &Arc<Self>) {
+        let options = Options {
+            threads: 2,
+            limit: Limit::records(1 + self.below(7) as usize),
+            checkpoints: self.policy,
+            retry_delay: RetryDelay::exactly(Duration::from_millis(100), Duration::from_secs(5)),
+            attempts: 1 + self.below(3) as u32,
+            ticker: self.ticker.clone(),
+            ..Options::default()
+        };
+        let table = RemoteTable::connect(&self.database, &self.ticker, Duration::from_secs(10));
+        let world = Arc::downgrade(self);
+        let pool = Arc::new_cyclic(|pool: &Weak<Pool>| {
+            let pool = Weak::clone(pool);
+            let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
+                let (world, pool) = (world.upgrade().unwrap(), pool.upgrade().unwrap());
+                Box::new(Checked { world, pool, shard: shard.clone(), instance: None })
+            });
+            let source = Arc::clone(&self.source);
+            let path = Path::new("/nowhere");
+            let shared = pool::assemble(source, Arc::new(table), path, options, factory);
+            let board = Arc::clone(&shared.board);
+            let supervisor = Supervisor::new(Arc::new(shared)).unwrap();
+            let thread = supervisor.worker_thread();
+            Pool { board, thread, supervisor: Mutex::new(Some(supervisor)), busy: Mutex::new(0) }
+        });
+        self.pools.lock().push(pool);
+        self.count("pool started");
+    }
+
+    fn remove(&self, pool: &Arc<Pool>) {
+        self.pools.lock().retain(|other| !Arc::ptr_eq(other, pool));
+    }
+
+    fn step_supervisor(&self, pool: &Arc<Pool>) {
+        let Some(mut supervisor) = pool.supervisor.lock().take() else { return };
+        if supervisor.step().is_some() {
+            *pool.supervisor.lock() = Some(supervisor);
+        } else {
+            self.remove(pool);
+            self.count("pool left");
+        }
+    }
+
+    fn reshard(&self) {
+        let mut open = self.open.lock();
+        let index = self.below(open.len() as u64) as usize;
+        let parents = if open.len() < MAX_OPEN_SHARDS && self.below(2) == 0 {
+            vec![open.swap_remove(index)]
+        } else if open.len() > 1 {
+            let one = open.swap_remove(index);
+            vec![one, open.pop().unwrap()]
+        } else {
+            return;
+        };
+        open.push(self.source.close(&parents));
+        if parents.len() == 1 {
+            open.push(self.source.add_shard(&parents));
+        }
+        self.count("reshard");
+    }
+
+    fn put(&self) {
+        let Some(shard) = self.any(&self.open.lock()) else { return };
+        for _ in 0..=self.below(10) {
+            let number = self.source.put(shard);
+            self.history.lock().put.entry(shard).or_default().push(number);
+        }
+    }
+
+    /// Something happens.
+    fn step(self: &Arc<Self>) {
+        let pools = self.pools.lock().clone();
+        let is_calm = *self.is_calm.lock();
+        match self.below(1000) {
+            0..400 => {
+                if let Some(pool) = self.any(&pools) {
+                    pool.thread.run_once();
+                }
+            }
+            400..800 => {
+                if let Some(pool) = self.any(&pools) {
+                    self.step_supervisor(&pool);
+                }
+            }
+            800..950 => self.ticker.advance(Duration::from_millis(self.below(1500))),
+            _ if is_calm => {}
+            950..985 => self.put(),
+            985..991 => self.reshard(),
+            991..995 if (pools.len() as u64) < MAX_POOLS => self.start_pool(),
+            995..997 => {
+                if let Some(pool) = self.any(&pools) {
+                    pool.board.enter(Stage::Stopping);
+                }
+            }
+            997 => {
+                // Killed: none of its threads does anything any more.
+                if let Some(pool) = self.any(&pools).filter(|pool| *pool.busy.lock() == 0) {
+                    self.remove(&pool);
+                    self.count("pool killed");
+                }
+            }
+            _ => {}
+        }
+        self.check_checkpoints();
+    }
+
+    /// No checkpoint is ahead of what was processed, or goes back, or is moved by an old owner.
+    fn check_checkpoints(&self) {
+        let mut history = self.history.lock();
+        assert_eq!(history.violations, Vec::<String>::new());
+        let version = self.database.version();
+        if mem::replace(&mut history.version, version) == version {
+            return;
+        }
+        for (shard, row) in self.database.rows() {
+            let checkpoint = Checkpoint::at(row.checkpoint);
+            let last = history.checkpoints.insert(shard, (row.epoch, checkpoint));
+            if last == Some((row.epoch, checkpoint)) {
+                continue;
+            }
+            let number = |checkpoint: Checkpoint| match checkpoint {
+                Checkpoint::ShardEnd => u64::MAX,
+                other => other.number().and_then(SequenceNumber::address).unwrap_or(0),
+            };
+            assert!(history.is_processed(shard, number(checkpoint)), "{shard}: ahead");
+            if let Some((epoch, before)) = last {
+                assert!(
+                    epoch <= row.epoch && number(before) <= number(checkpoint),
+                    "{shard}: back"
+                );
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        let history = self.history.lock();
+        history.put.keys().all(|shard| history.is_processed(*shard, u64::MAX))
+    }
+}
+
+/// Checks what it is given, and fails now and then.
+struct Checked {
+    world: Arc<World>,
+    pool: Arc<Pool>,
+    shard: ShardInfo,
+    instance: Option<usize>,
+}
+
+impl Checked {
+    /// The lease is this processor's when a callback begins.
+    fn check_lease(&self) {
+        let row = &self.world.database.rows()[&self.shard.id];
+        let mut history = self.world.history.lock();
+        let epoch = history.instances[self.instance.unwrap()].epoch;
+        let is_so = row.epoch == epoch && row.owner.is_some();
+        history.must(is_so, || format!("{}: two owners", self.shard.id));
+    }
+
+    /// Whatever a processor may do instead of its work.
+    fn misbehave(&self) -> Result<(), ProcessorError> {
+        if *self.world.is_calm.lock() {
+            return Ok(());
+        }
+        match self.world.below(40) {
+            0 | 1 => {
+                self.world.count("error");
+                Err("as the seed wants it".into())
+            }
+            2 => {
+                self.world.count("panic");
+                std::panic::resume_unwind(Box::new("as the seed wants it"))
+            }
+            3 if *self.world.depth.lock() < MAX_DEPTH => {
+                self.world.count("hang");
+                *self.pool.busy.lock() += 1;
+                *self.world.depth.lock() += 1;
+                for _ in 0..self.world.below(600) {
+                    self.world.step();
+                }
+                *self.world.depth.lock() -= 1;
+                *self.pool.busy.lock() -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl RecordProcessor for Checked {
+    fn initialize(&mut self, initialization: &Initialization) {
+        let row = &self.world.database.rows()[&self.shard.id];
+        let mut history = self.world.history.lock();
+        for parent in self.shard.parents() {
+            let has_ended = history.is_processed(parent, u64::MAX);
+            history.must(has_ended, || format!("{} before {parent}", self.shard.id));
+        }
+        let is_so = Checkpoint::at(row.checkpoint) == initialization.checkpoint;
+        history.must(is_so, || format!("{}: another checkpoint", self.shard.id));
+        let after = initialization.checkpoint.number().and_then(SequenceNumber::address);
+        let (shard, epoch, position) = (self.shard.id, row.epoch, after.unwrap_or(0));
+        self.instance = Some(history.instances.len());
+        history.instances.push(Instance { shard, epoch, position });
+    }
+
+    fn process_records(
+        &mut self,
+        batch: &Batch,
+        checkpointer: &mut Checkpointer<'_>,
+    ) -> Result<(), ProcessorError> {
+        self.check_lease();
+        let given: Vec<u64> = numbers(batch).collect();
+        {
+            let mut history = self.world.history.lock();
+            let Instance { shard, position, .. } = history.instances[self.instance.unwrap()];
+            let put = &history.put[&shard];
+            let first = put.partition_point(|number| *number <= position);
+            let is_so = put[first..].starts_with(&given);
+            let what = || format!("{shard}: skipped, repeated or out of order: {given:?}");
+            history.must(is_so, what);
+        }
+        self.misbehave()?;
+        {
+            let mut history = self.world.history.lock();
+            history.process(self.shard.id, &given);
+            history.instances[self.instance.unwrap()].position = *given.last().unwrap();
+        }
+        if self.world.policy == CheckpointPolicy::Manual && self.world.below(2) == 0 {
+            checkpointer.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn shard_ended(&mut self) -> Result<(), ProcessorError> {
+        self.check_lease();
+        self.misbehave()
+    }
+
+    fn lease_lost(&mut self) {
+        self.world.count("lease lost");
+    }
+
+    fn shutdown_requested(&mut self, checkpointer: &mut Checkpointer<'_>) {
+        self.world.count("handed over or stopped");
+        let _ = checkpointer.checkpoint();
+    }
+}
+
+/// How often everything has happened.
+fn simulate(seed: u64, time: Duration) -> BTreeMap<&'static str, u64> {
+    let world = World::new(seed);
+    let start = world.ticker.now();
+    while world.ticker.now().duration_since(start) < time {
+        world.step();
+    }
+    // Nothing goes wrong any more: everything is finished, and soon.
+    *world.is_calm.lock() = true;
+    if world.pools.lock().is_empty() {
+        world.start_pool();
+    }
+    let calm = world.ticker.now();
+    while !world.is_finished() {
+        world.step();
+        if world.pools.lock().is_empty() {
+            world.start_pool();
+        }
+        let waited = world.ticker.now().duration_since(calm);
+        assert!(waited < HOUR, "not finished: {:?}", world.history.lock().counts);
+    }
+    assert!(world.source.shards().unwrap().len() > 3);
+    world.pools.lock().clear();
+    mem::take(&mut world.history.lock().counts)
+}
+
+#[test]
+fn an_hour_of_failures_loses_nothing_and_gives_no_shard_two_owners() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds = match number("MILLSTREAM_SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("MILLSTREAM_SIMULATIONS").unwrap_or(1),
+    };
+    for seed in seeds {
+        let run = || simulate(seed, HOUR);
+        let counts = std::panic::catch_unwind(run).unwrap_or_else(|error| {
+            panic!("seed {seed}: {:?}", error.downcast_ref::<String>());
+        });
+        for what in ["error", "panic", "hang", "reshard", "pool killed", "pool left", "lease lost"]
+        {
+            assert!(counts.contains_key(what), "seed {seed}: no {what}: {counts:?}");
+        }
+    }
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    let run = || simulate(7, HOUR / 10);
+    assert_eq!(run(), run());
+}
