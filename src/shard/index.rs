@@ -18,6 +18,8 @@ struct Entry {
     kept: Option<Arc<Segment>>,
     /// Where it ends, if it does and is not finished yet.
     ended_at: Option<u64>,
+    /// What all segments before this one store, in bytes, those that are not known any more too.
+    stored_before: u64,
 }
 
 /// The segments of a shard by their base.
@@ -40,36 +42,50 @@ impl Index {
                     entry
                 }
                 // A map that knows less is not handed out again.
-                _ => Entry { found, mapped: Weak::new(), kept: None, ended_at: None },
+                _ => Entry::new(found, Weak::new(), None),
             };
             index.insert(base, entry);
         }
+        count_stored(&mut index, 0);
     }
 
     /// Adds a segment that is being written.
     pub(crate) fn add(&self, found: Found, segment: &Arc<Segment>) {
-        let mapped = Arc::downgrade(segment);
-        let entry = Entry { found, mapped, kept: Some(Arc::clone(segment)), ended_at: None };
-        self.0.lock().insert(segment.header.base, entry);
+        let (base, kept) = (segment.header.base, Some(Arc::clone(segment)));
+        let mut index = self.0.lock();
+        index.insert(base, Entry::new(found, Arc::downgrade(segment), kept));
+        count_stored(&mut index, base);
     }
 
     /// Does not know a segment any more, in which nothing is: how long it was.
     pub(crate) fn forget(&self, base: u64) -> u64 {
-        self.0.lock().remove(&base).map_or(0, |entry| entry.found.header.capacity)
+        let mut index = self.0.lock();
+        let forgotten = index.remove(&base);
+        count_stored(&mut index, base);
+        forgotten.map_or(0, |entry| entry.found.header.capacity)
     }
 
     /// Knows where a segment ends that is not finished yet.
     pub(crate) fn ended(&self, base: u64, address: u64) {
-        if let Some(entry) = self.0.lock().get_mut(&base) {
-            entry.ended_at = Some(address);
-        }
+        self.change(base, |entry| entry.ended_at = Some(address));
     }
 
     /// Does not keep a segment mapped any more; it is finished, as `found` says.
     pub(crate) fn release(&self, base: u64, update: impl FnOnce(&mut Found)) {
-        if let Some(entry) = self.0.lock().get_mut(&base) {
+        self.change(base, |entry| {
             update(&mut entry.found);
             entry.kept = None;
+        });
+    }
+
+    /// Changes what is known of a segment.
+    fn change(&self, base: u64, change: impl FnOnce(&mut Entry)) {
+        let mut index = self.0.lock();
+        let Some(entry) = index.get_mut(&base) else { return };
+        let before = entry.stored_below(u64::MAX);
+        change(entry);
+        if entry.stored_below(u64::MAX) != before {
+            count_stored(&mut index, base);
         }
     }
 
@@ -90,6 +106,7 @@ impl Index {
                 // It was never used, and the writer has removed it.
                 Err(error) if entry.found.may_be_gone() && error.is_not_found() => {
                     index.remove(&base);
+                    count_stored(&mut index, base);
                 }
                 segment => return segment.map(Some),
             }
@@ -118,12 +135,12 @@ impl Index {
 
     /// Whoever has this segment mapped learns that it ends here.
     pub(crate) fn finish(&self, base: u64, end: End) {
-        if let Some(entry) = self.0.lock().get_mut(&base) {
+        self.change(base, |entry| {
             entry.found.end = Some(end);
             if let Some(segment) = entry.mapped.upgrade() {
                 let _ = segment.end.set(end);
             }
-        }
+        });
     }
 
     /// The bases of all segments, and the header of the last one.
@@ -133,17 +150,15 @@ impl Index {
         (index.keys().copied().collect(), last)
     }
 
-    /// What the shard stores from one address up to another, in bytes.
+    /// What the shard stores from one address up to another, in bytes. It takes no longer for many
+    /// segments in between than for none.
     pub(crate) fn bytes_between(&self, address: u64, tip: u64) -> u64 {
         let index = self.0.lock();
-        let first = index.range(..=address).next_back().map_or(0, |(base, _)| *base);
-        let stored = index.range(first..).map(|(base, Entry { found, ended_at, .. })| {
-            let start = base + u64::from(SEGMENT_HEADER_LEN);
-            let end = found.end.map(|end| end.address).or(*ended_at);
-            let end = end.unwrap_or(base + found.header.capacity);
-            end.min(tip).saturating_sub(start.max(address))
-        });
-        stored.sum()
+        let before = |address: u64| match index.range(..=address).next_back() {
+            Some((_, entry)) => entry.stored_before + entry.stored_below(address),
+            None => index.values().next().map_or(0, |entry| entry.stored_before),
+        };
+        before(tip).saturating_sub(before(address))
     }
 
     /// How many bytes the files of the segments have.
@@ -165,7 +180,32 @@ impl Index {
     }
 }
 
+/// Counts anew what is stored before each segment from the one at `base` on.
+fn count_stored(index: &mut BTreeMap<u64, Entry>, base: u64) {
+    let before = index.range(..base).next_back();
+    // Of the first one it stays what it was: those before it may have been forgotten.
+    let first = index.range(base..).next().map_or(0, |(_, entry)| entry.stored_before);
+    let mut stored =
+        before.map_or(first, |(_, entry)| entry.stored_before + entry.stored_below(u64::MAX));
+    for (_, entry) in index.range_mut(base..) {
+        entry.stored_before = stored;
+        stored += entry.stored_below(u64::MAX);
+    }
+}
+
 impl Entry {
+    fn new(found: Found, mapped: Weak<Segment>, kept: Option<Arc<Segment>>) -> Self {
+        Self { found, mapped, kept, ended_at: None, stored_before: 0 }
+    }
+
+    /// What the segment stores below an address, in bytes.
+    fn stored_below(&self, address: u64) -> u64 {
+        let start = self.found.header.base + u64::from(SEGMENT_HEADER_LEN);
+        let end = self.found.end.map(|end| end.address).or(self.ended_at);
+        let end = end.unwrap_or(self.found.header.base + self.found.header.capacity);
+        end.min(address).saturating_sub(start)
+    }
+
     fn segment(&mut self) -> Result<Arc<Segment>> {
         if let Some(segment) = self.mapped.upgrade() {
             return Ok(segment);
