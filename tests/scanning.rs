@@ -221,3 +221,25 @@ fn hundreds_of_shards_are_merged() {
         Err(Error::ShardNotFound { shard }) if shard == ShardId::new(5000)
     ));
 }
+
+#[test]
+fn what_retention_removes_under_a_scan_is_told_with_the_record_behind_it() {
+    let Fixture { stream, .. } = &Fixture::with(|b| b.max_segment_bytes(64 << 10));
+    let receipts: Vec<_> = (0..3000).map(|n| put(stream, &n.to_string())).collect();
+    let mut scan = stream.scan(..).unwrap();
+    let first = scan.next().unwrap().unwrap();
+    assert_eq!((first.record().data(), first.gap()), (&b"0"[..], None));
+    stream.trim(S0, receipts[2499].sequence_number).unwrap();
+    let (mut last, mut gaps) = (0, Vec::new());
+    for scanned in scan {
+        let scanned = scanned.unwrap();
+        let n: u64 = std::str::from_utf8(scanned.record().data()).unwrap().parse().unwrap();
+        let skipped = scanned.gap().map(|gap| gap.records.unwrap());
+        assert_eq!(n, last + 1 + skipped.unwrap_or(0));
+        gaps.extend(scanned.gap());
+        last = n;
+    }
+    assert_eq!(last, 2999);
+    assert_eq!(gaps.len(), 1);
+    assert_eq!(gaps[0].to, receipts[2500].sequence_number);
+}

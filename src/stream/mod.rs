@@ -15,6 +15,7 @@ mod reshard;
 mod retention;
 mod router;
 mod scan;
+mod scanned;
 mod settings;
 mod trimmer;
 
@@ -30,7 +31,8 @@ pub(crate) use builder::{must_be_stream, read_manifest};
 pub use describe::{ShardDescription, StreamDescription};
 pub use iterator::{Page, ShardIterator};
 pub use retention::Storage;
-pub use scan::{Scan, ScannedRecord};
+pub use scan::Scan;
+pub use scanned::ScannedRecord;
 
 use crate::error::{Error, Result};
 use crate::format::manifest::Manifest;

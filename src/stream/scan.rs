@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
-use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,39 +9,14 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
-use crate::position::{SequenceNumber, ShardId, StartingPosition};
-use crate::record::{Batch, Limit, Record};
+use crate::position::{ShardId, StartingPosition};
+use crate::record::{Limit, Record};
 use crate::stream::iterator::POLL;
+use crate::stream::scanned::{Reader, ScannedRecord};
 use crate::stream::{ShardIterator, Stream};
 
 /// How much is read of a shard at once: many may be read beside each other.
 const PAGE: usize = 1000;
-
-/// A record that a [`Scan`] has read; keeps the memory alive that it lies in.
-#[derive(Clone)]
-pub struct ScannedRecord {
-    batch: Arc<Batch>,
-    index: usize,
-}
-
-impl ScannedRecord {
-    /// The shard that has the record.
-    pub fn shard(&self) -> ShardId {
-        self.batch.shard()
-    }
-
-    /// The record.
-    #[expect(clippy::missing_panics_doc, reason = "the batch has the record, by construction")]
-    pub fn record(&self) -> Record<'_> {
-        self.batch.get(self.index).expect("the batch has it")
-    }
-}
-
-impl fmt::Debug for ScannedRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", format_args!("{:?}", self.record()), self.shard())
-    }
-}
 
 /// Reads several shards as one; made by [`Stream::scan`], [`Stream::scan_key`] and
 /// [`Stream::scan_from`].
@@ -83,17 +57,6 @@ enum Follow {
     No,
     Shards,
     Lineage,
-}
-
-/// A shard that is being read, or will be.
-#[derive(Debug)]
-struct Reader {
-    iterator: Option<ShardIterator>,
-    /// Records with this number or a higher one are left.
-    tip: SequenceNumber,
-    batch: Arc<Batch>,
-    /// The record of the batch that is next.
-    index: usize,
 }
 
 impl Stream {
@@ -298,7 +261,7 @@ impl Scan {
             let page = self.stream.get_records(&iterator, Limit::records(PAGE))?;
             let is_at_tip = page.records.is_empty() && page.next_shard_iterator.is_some();
             let reader = self.reader(shard);
-            (reader.batch, reader.index) = (Arc::new(page.records), 0);
+            reader.turn_page(page.records, page.gap);
             reader.iterator = page.next_shard_iterator;
             self.add_children(page.child_shards)?;
             match self.follow {
@@ -413,17 +376,9 @@ impl Iterator for Scan {
         }
         let Reverse((_, shard)) = self.in_hand.pop()?;
         let reader = self.reader(shard);
-        let scanned = ScannedRecord { batch: Arc::clone(&reader.batch), index: reader.index };
-        reader.index += 1;
+        let scanned = reader.take_next();
         self.take_in_hand(shard);
         Some(Ok(scanned))
-    }
-}
-
-impl Reader {
-    fn new(iterator: ShardIterator, tip: SequenceNumber) -> Self {
-        let batch = Arc::new(Batch::new(iterator.shard()));
-        Self { iterator: Some(iterator), tip, batch, index: 0 }
     }
 }
 

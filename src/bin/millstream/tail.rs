@@ -135,6 +135,11 @@ impl Tail {
                 scan.wait(READER_CHECK_INTERVAL)?;
                 continue;
             };
+            if let Some(gap) = scanned.gap() {
+                let records =
+                    gap.records.map_or("records".to_owned(), |n| output::count(n, "record"));
+                output::note(&format!("{records} of {} were trimmed before\n", scanned.shard()));
+            }
             let record = scanned.record();
             if self.key.as_deref().is_none_or(|key| record.partition_key() == key) {
                 let written = self.format.write(&mut self.out, scanned.shard(), &record);

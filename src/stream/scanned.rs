@@ -1,0 +1,80 @@
+//! A record that a scan has read, and a shard that it reads.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::position::{SequenceNumber, ShardId};
+use crate::record::{Batch, Gap, Record};
+use crate::stream::ShardIterator;
+
+/// A record that a [`Scan`](crate::Scan) has read; keeps the memory alive that it lies in.
+#[derive(Clone)]
+pub struct ScannedRecord {
+    batch: Arc<Batch>,
+    index: usize,
+    gap: Option<Gap>,
+}
+
+impl ScannedRecord {
+    /// The shard that has the record.
+    pub fn shard(&self) -> ShardId {
+        self.batch.shard()
+    }
+
+    /// What retention has removed of the shard right before this record, if the scan was about to
+    /// read it.
+    pub fn gap(&self) -> Option<Gap> {
+        self.gap
+    }
+
+    /// The record.
+    #[expect(clippy::missing_panics_doc, reason = "the batch has the record, by construction")]
+    pub fn record(&self) -> Record<'_> {
+        self.batch.get(self.index).expect("the batch has it")
+    }
+}
+
+impl fmt::Debug for ScannedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", format_args!("{:?}", self.record()), self.shard())
+    }
+}
+
+/// A shard that is being read, or will be.
+#[derive(Debug)]
+pub(super) struct Reader {
+    pub(super) iterator: Option<ShardIterator>,
+    /// Records with this number or a higher one are left.
+    pub(super) tip: SequenceNumber,
+    pub(super) batch: Arc<Batch>,
+    /// The record of the batch that is next.
+    pub(super) index: usize,
+    /// What was removed before it, and is not told yet.
+    gap: Option<Gap>,
+}
+
+impl Reader {
+    pub(super) fn new(iterator: ShardIterator, tip: SequenceNumber) -> Self {
+        let batch = Arc::new(Batch::new(iterator.shard()));
+        Self { iterator: Some(iterator), tip, batch, index: 0, gap: None }
+    }
+
+    /// Goes on with the next page, which begins behind a gap if there is one.
+    pub(super) fn turn_page(&mut self, batch: Batch, gap: Option<Gap>) {
+        (self.batch, self.index) = (Arc::new(batch), 0);
+        if let (Some(before), Some(gap)) = (self.gap, gap) {
+            // Nothing was read in between.
+            let records = before.records.zip(gap.records).map(|(one, other)| one + other);
+            self.gap = Some(Gap { from: before.from, records, ..gap });
+        } else {
+            self.gap = self.gap.or(gap);
+        }
+    }
+
+    /// The record that is next, which there is.
+    pub(super) fn take_next(&mut self) -> ScannedRecord {
+        let (batch, gap) = (Arc::clone(&self.batch), self.gap.take());
+        self.index += 1;
+        ScannedRecord { batch, index: self.index - 1, gap }
+    }
+}
