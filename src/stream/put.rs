@@ -14,10 +14,14 @@ use crate::stream::Stream;
 /// A record of a batch that is to be put.
 #[derive(Clone, Copy)]
 struct Pending<'a> {
-    record: PutRecord<'a>,
     key: Key<'a>,
+    data: &'a [u8],
+    hash_key: HashKey,
+    durability: Durability,
     /// Which of the batch it is.
     index: usize,
+    /// Which of the open shards it goes to.
+    owner: usize,
 }
 
 impl Stream {
@@ -228,11 +232,16 @@ impl Stream {
         let mut results = Vec::with_capacity(records.size_hint().0);
         let mut pending = Vec::with_capacity(records.size_hint().0);
         for (index, record) in records.map(Into::into).enumerate() {
-            let checked = self.check(record.partition_key, record.data.len());
-            if checked.is_ok() {
-                pending.push(Pending { record, key: Key::new(record.partition_key), index });
+            results.push(Ok(nowhere));
+            if let Err(error) = self.check(record.partition_key, record.data.len()) {
+                results[index] = Err(error);
+                continue;
             }
-            results.push(checked.map(|()| nowhere));
+            let key = Key::new(record.partition_key);
+            let hash_key = self.hash_key(&record, key);
+            let durability = record.durability.unwrap_or(self.inner.durability);
+            let data = record.data;
+            pending.push(Pending { key, data, hash_key, durability, index, owner: 0 });
         }
         let mut full_since = None;
         while !pending.is_empty() {
@@ -245,7 +254,7 @@ impl Stream {
     /// was closed, or there was no room at first.
     fn put_pending<'a>(
         &self,
-        pending: Vec<Pending<'a>>,
+        mut pending: Vec<Pending<'a>>,
         arrival_ms: u64,
         results: &mut [Result<Receipt>],
         full_since: &mut Option<Instant>,
@@ -253,21 +262,20 @@ impl Stream {
         // All by one picture: if a reshard came in between, a record could be put to a child
         // before one of the same key, routed to the parent earlier, followed it there.
         let picture = self.inner.router.picture();
-        let route = |pending: Pending<'a>| {
-            (picture.owner(self.hash_key(&pending.record, pending.key)), pending)
-        };
-        let mut routed: Vec<_> = pending.into_iter().map(route).collect();
+        for pending in &mut pending {
+            pending.owner = picture.owner(pending.hash_key);
+        }
         // A stable sort: records of one shard keep their order.
-        routed.sort_by_key(|(shard, _)| Arc::as_ptr(shard));
-        let mut left = Vec::new();
-        for routed in routed.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other)) {
-            let shard = routed[0].0;
-            let batch = routed.iter().map(|(_, pending)| (pending.key, pending.record.data));
-            let mut done = routed.iter().map(|(_, pending)| *pending);
+        pending.sort_by_key(|pending| pending.owner);
+        let mut left: Vec<Pending<'a>> = Vec::new();
+        for routed in pending.chunk_by(|one, other| one.owner == other.owner) {
+            let shard = picture.shard(routed[0].owner);
+            let batch = routed.iter().map(|pending| (pending.key, pending.data));
+            let mut done = routed.iter();
             let mut sync = Vec::new();
             let appended = shard.append_batch(batch, arrival_ms, |appended| {
-                let Pending { record, index, .. } = done.next().expect("one for each record");
-                match record.durability.unwrap_or(self.inner.durability) {
+                let &Pending { durability, index, .. } = done.next().expect("one for each record");
+                match durability {
                     Durability::Os => {}
                     Durability::Interval(interval) => self.flush_within(shard, interval),
                     Durability::Sync => sync.push((index, appended.end)),

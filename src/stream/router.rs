@@ -48,7 +48,8 @@ impl Router {
     /// The open shard that owns `key`.
     #[inline]
     pub(super) fn route(&self, key: HashKey) -> &Arc<Shard> {
-        self.picture().owner(key)
+        let picture = self.picture();
+        picture.shard(picture.owner(key))
     }
 
     /// The owners of all keys at this moment.
@@ -59,11 +60,16 @@ impl Router {
 }
 
 impl Picture {
-    /// The open shard that owns `key`.
+    /// Which of the open shards owns `key`.
     #[inline]
-    pub(super) fn owner(&self, key: HashKey) -> &Arc<Shard> {
-        let owner = self.starts.partition_point(|start| *start <= key);
-        &self.shards[owner - 1]
+    pub(super) fn owner(&self, key: HashKey) -> usize {
+        self.starts.partition_point(|start| *start <= key) - 1
+    }
+
+    /// The open shard with this place in the order of their ranges.
+    #[inline]
+    pub(super) fn shard(&self, owner: usize) -> &Arc<Shard> {
+        &self.shards[owner]
     }
 }
 
