@@ -48,16 +48,17 @@ fn reshape(stream: &Stream, random: &mut Random) {
     let open = open_shards(stream);
     let at = random.below(open.len());
     let range = open[at].hash_key_range;
+    let width = range.end.get() - range.start.get();
     match random.below(10) {
         0 => drop(stream.reshard_to(random.below(12) as u32 + 1).unwrap()),
         1..4 if at + 1 < open.len() => {
             stream.merge_shards(open[at].id, open[at + 1].id).unwrap();
         }
-        _ if open.len() > 20 => drop(stream.reshard_to(3).unwrap()),
+        // Shards that are split again and again become too narrow for it.
+        _ if open.len() > 20 || width < 1000 => drop(stream.reshard_to(3).unwrap()),
         4..7 => drop(stream.split_mid(open[at].id).unwrap()),
         7 => drop(stream.split_at_fraction(open[at].id, 0.3).unwrap()),
         _ => {
-            let width = range.end.get() - range.start.get();
             let key = range.start.get() + width / 100 * (1 + random.below(98) as u128);
             stream.split_shard(open[at].id, HashKey::new(key)).unwrap();
         }

@@ -61,13 +61,29 @@ impl Horizon {
     /// All of this is gone, and what was before. Whether segments are among it that were not.
     pub(crate) fn raise(&self, to: Trimmed) -> bool {
         let mut trimmed = self.trimmed.lock();
-        trimmed.through = trimmed.through.max(to.through);
-        self.through.store(trimmed.through, Ordering::Release);
+        if to.through > trimmed.through {
+            trimmed.through = to.through;
+            self.through.store(trimmed.through, Ordering::Release);
+            // What is the oldest now may be too old, though what was before it was not.
+            self.unsettle();
+        }
         let is_higher = to.base > trimmed.base;
         if is_higher {
             (trimmed.base, trimmed.frames) = (to.base, to.frames);
         }
         is_higher
+    }
+
+    /// Notes what a look has found that began when records up to and with `before` were gone.
+    fn settle(&self, aged: &Aged, before: u64) {
+        let mut trimmed = self.trimmed.lock();
+        let is_news = trimmed.through != before;
+        trimmed.through = trimmed.through.max(aged.through);
+        self.through.store(trimmed.through, Ordering::Release);
+        // If more is gone since, the next one looks again.
+        if !is_news {
+            self.settled_until_ms.store(aged.settled_until_ms, Ordering::Relaxed);
+        }
     }
 
     /// Has the ages of the records looked at again.
@@ -133,9 +149,9 @@ impl Log {
     /// Lets go of the records that are too old by now, as far as this process knows.
     pub(crate) fn expire(&self, now_ms: u64, age_ms: u64) -> Result<()> {
         if now_ms > self.horizon.settled_until_ms.load(Ordering::Relaxed) {
+            let before = self.horizon.through();
             let aged = self.look_at_ages(now_ms, age_ms)?;
-            self.horizon.raise(Trimmed { through: aged.through, ..Trimmed::default() });
-            self.horizon.settled_until_ms.store(aged.settled_until_ms, Ordering::Relaxed);
+            self.horizon.settle(&aged, before);
         }
         Ok(())
     }
