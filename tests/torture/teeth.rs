@@ -48,7 +48,7 @@ const BUGS: [(&str, &str, &[Method]); 17] = [
     ("checkpoint_before_processing", "a checkpoint precedes its records", &[KILL]),
     ("slot_not_alternated", "checkpoints go to one slot", &[Unit("format::control_row")]),
     ("child_before_parent", "a child does not wait for its parents", &[KILL]),
-    ("epoch_not_checked", "a checkpoint of an old owner is taken", &[Unit("worker::")]),
+    ("epoch_not_checked", "a checkpoint of an old owner is taken", &[Unit("the_old_owner")]),
 ];
 
 pub(crate) fn run(run: &Run) -> bool {
