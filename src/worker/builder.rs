@@ -14,6 +14,7 @@ use crate::record::Limit;
 use crate::stream::Stream;
 use crate::worker::checkpoint::CheckpointPolicy;
 use crate::worker::control_table::ControlTable;
+use crate::worker::linger::Linger;
 use crate::worker::poison::OnPoison;
 use crate::worker::pool::{self, WorkerPool};
 use crate::worker::processor::RecordProcessor;
@@ -33,6 +34,7 @@ pub(super) struct Options {
     pub(super) threads: usize,
     pub(super) starting_position: StartingPosition,
     pub(super) limit: Limit,
+    pub(super) linger: Option<Linger>,
     pub(super) checkpoints: CheckpointPolicy,
     pub(super) retry_delay: RetryDelay,
     /// How often a batch may fail before it is halved, and a record alone.
@@ -53,6 +55,7 @@ impl Default for Options {
             threads: thread::available_parallelism().map_or(1, usize::from),
             starting_position: StartingPosition::TrimHorizon,
             limit: Limit::default(),
+            linger: None,
             checkpoints: CheckpointPolicy::default(),
             retry_delay: RetryDelay::varied(Duration::from_millis(100), Duration::from_secs(10)),
             attempts: 5,
@@ -95,6 +98,36 @@ impl WorkerPoolBuilder {
     /// How much a batch has at the most: 10,000 records or 10 MiB unless said otherwise.
     pub fn limit(mut self, limit: Limit) -> Self {
         self.options.limit = limit;
+        self
+    }
+
+    /// Waits for fuller batches: one that has neither so many records nor so many bytes as `enough`
+    /// says is given when its first record arrived `max_wait` ago. Unless this is said, a batch has
+    /// what is there.
+    ///
+    /// What [`limit`](Self::limit) allows, what failed before, and what a closed shard ends with is
+    /// enough in any case. Records that wait are in the stream, and take no memory and no thread;
+    /// at a shutdown they stay there, for the next pool.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// use std::time::Duration;
+    /// use millstream::{Batch, Checkpointer, Limit, WorkerPool};
+    ///
+    /// let pool = WorkerPool::builder("load", &stream)
+    ///     .limit(Limit::records(500))
+    ///     .linger(Limit::records(100), Duration::from_secs(2))
+    ///     .start(|_| {
+    ///         |batch: &Batch, _: &mut Checkpointer<'_>| {
+    ///             println!("{} rows in one transaction", batch.len());
+    ///             Ok(())
+    ///         }
+    ///     })?;
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn linger(mut self, enough: Limit, max_wait: Duration) -> Self {
+        self.options.linger = Some(Linger { enough, max_wait: max_wait.min(LONGEST_DELAY) });
         self
     }
 
@@ -230,7 +263,7 @@ impl WorkerPoolBuilder {
 }
 
 /// Longer than anybody waits, and short enough to be added to any time.
-const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// How long to wait after a failure.
 #[derive(Clone, Copy, Debug)]
@@ -261,7 +294,7 @@ impl RetryDelay {
 
     fn shortened(self, failures: u32, random: u64) -> Duration {
         let factor = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        let delay = self.first.saturating_mul(factor).min(self.max).min(LONGEST_RETRY_DELAY);
+        let delay = self.first.saturating_mul(factor).min(self.max).min(LONGEST_DELAY);
         delay.mul_f64(1.0 - random as f64 / u64::MAX as f64 / 2.0)
     }
 }
@@ -284,6 +317,6 @@ mod tests {
     #[test]
     fn the_longest_delay_is_no_panic() {
         let delay = RetryDelay::varied(Duration::MAX, Duration::MAX);
-        assert_eq!(delay.shortened(7, 0), LONGEST_RETRY_DELAY);
+        assert_eq!(delay.shortened(7, 0), LONGEST_DELAY);
     }
 }

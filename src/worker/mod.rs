@@ -3,6 +3,7 @@
 //! - `builder.rs`, `pool.rs`: what users hold in their hands
 //! - `processor.rs`, `checkpoint.rs`: what users write, and what it is lent
 //! - `shard_worker.rs`: one shard's worker: a batch, the callback, the checkpoint
+//! - `linger.rs`: waiting for a fuller batch
 //! - `supervisor.rs`: who works when; catching a panic
 //! - `poison.rs`, `dead_letter.rs`: the record that fails always: finding it, putting it aside
 //! - `lease.rs`: the right to a shard; `lease_table.rs`: what it stands on
@@ -25,6 +26,7 @@ mod coordinator;
 mod dead_letter;
 mod lease;
 mod lease_table;
+mod linger;
 mod member;
 mod poison;
 mod pool;

@@ -86,6 +86,11 @@ impl PoisonSearch {
         wanted.min(until_dead)
     }
 
+    /// Whether records have failed that come again.
+    pub(super) fn is_on(&self) -> bool {
+        self.suspects.is_some()
+    }
+
     /// The processor gets these records, after the one with the number `after`.
     pub(super) fn try_batch(&mut self, batch: &Batch, after: Option<SequenceNumber>) {
         let last = batch.last_sequence_number().expect("the batch has a record");

@@ -15,6 +15,7 @@ use crate::worker::coordinator::{Recall, RecallFlag};
 use crate::worker::dead_letter::DeadLetters;
 use crate::worker::lease::Lease;
 use crate::worker::lease_table::LeaseTable;
+use crate::worker::linger::{Linger, Lingering};
 use crate::worker::poison::{OnPoison, PoisonSearch};
 use crate::worker::processor::{Factory, Initialization, ProcessorError, RecordProcessor};
 use crate::worker::source::Source;
@@ -36,8 +37,8 @@ pub(super) struct Shared<S> {
 pub(super) enum Turn {
     /// It has more to do.
     Again,
-    /// There is nothing to read for now; at this time, if there is one, something is to be done
-    /// all the same.
+    /// There is nothing to read for now, or not enough; at this time, if there is one, something is
+    /// to be done all the same.
     Idle(Option<Instant>),
     /// It failed, and is to be tried again after this delay.
     Retry(Duration),
@@ -68,6 +69,8 @@ struct Running<S: Source> {
     processor: Box<dyn RecordProcessor>,
     /// None behind the last record of a closed shard.
     cursor: Option<S::Cursor>,
+    /// What is at the cursor, if it waits for more.
+    lingering: Option<Lingering<S::Cursor>>,
     /// The last record that it has taken, or that was checkpointed before its time.
     delivered: Option<SequenceNumber>,
     /// How many records it has taken that are not checkpointed, and since when, if the pool is to
@@ -91,19 +94,25 @@ impl<S: Source> ShardWorker<S> {
     }
 
     /// Whether an idle worker has something to do again.
-    pub(super) fn has_news(&self, source: &S) -> bool {
-        match self.running.as_ref().and_then(|running| running.cursor.as_ref()) {
-            // The next turn runs into an error as well, and reports it.
-            Some(cursor) => !source
+    pub(super) fn has_news(&mut self, source: &S) -> bool {
+        let Some(running) = &mut self.running else { return true };
+        let news = match (&mut running.lingering, &running.cursor) {
+            (Some(lingering), _) => lingering.look(source),
+            (None, Some(cursor)) => source
                 .read(cursor, Limit::records(1))
-                .is_ok_and(|(batch, next)| batch.is_empty() && next.is_some()),
-            None => true,
-        }
+                .map(|(batch, next)| !batch.is_empty() || next.is_none()),
+            (None, None) => Ok(true),
+        };
+        // The next turn runs into an error as well, and reports it.
+        news.unwrap_or(true)
     }
 
     /// Has `event` notified when an idle worker has something to do; false if that cannot be had.
     pub(super) fn listen(&self, source: &S, event: &Arc<Event>) -> bool {
-        let cursor = self.running.as_ref().and_then(|running| running.cursor.as_ref());
+        let cursor = self.running.as_ref().and_then(|running| match &running.lingering {
+            Some(lingering) => lingering.end(),
+            None => running.cursor.as_ref(),
+        });
         cursor.is_some_and(|cursor| source.notify(cursor, event).unwrap_or(false))
     }
 
@@ -127,6 +136,11 @@ impl<S: Source> ShardWorker<S> {
             return self.end(pool);
         };
         let (batch, next) = self.read(pool, cursor)?;
+        if let Some(due) = self.linger(pool, &batch, next.as_ref())? {
+            let save_due = self.save_if_due(pool)?;
+            pool.board.update(self.shard.id, |entry| entry.checkpoint = self.lease.checkpoint());
+            return Ok(Turn::Idle(save_due.into_iter().chain([due]).min()));
+        }
         if !batch.is_empty() {
             self.process(pool, &batch)?;
         }
@@ -151,7 +165,8 @@ impl<S: Source> ShardWorker<S> {
         let cursor = Some(pool.source.cursor(self.shard.id, position)?);
         let processor = callback(pool, self.shard.id, || (pool.factory)(&self.shard));
         let delivered = checkpoint.number();
-        let running = self.running.insert(Running { processor, cursor, delivered, unsaved: None });
+        let running = Running { processor, cursor, lingering: None, delivered, unsaved: None };
+        let running = self.running.insert(running);
         let initialization = Initialization {
             shard: self.shard.clone(),
             checkpoint,
@@ -180,6 +195,34 @@ impl<S: Source> ShardWorker<S> {
             }
             _ => Ok((batch, next)),
         }
+    }
+
+    /// Until when the batch waits for more records, if it does. One that has failed has waited.
+    fn linger(
+        &mut self,
+        pool: &Shared<S>,
+        batch: &Batch,
+        next: Option<&S::Cursor>,
+    ) -> Result<Option<Instant>> {
+        let running = self.running.as_mut().expect("a processor waits for the batch");
+        let (Some(linger), Some(cursor)) = (pool.options.linger, &running.cursor) else {
+            return Ok(None);
+        };
+        let Linger { enough, max_wait } = linger.within(pool.options.limit);
+        let now = pool.options.ticker.now();
+        let due = match running.lingering.take() {
+            Some(waited) if waited.waits_until(now).is_none() => return Ok(None),
+            _ if batch.is_empty() || self.search.is_on() => return Ok(None),
+            Some(waits) => waits.due(),
+            None => {
+                let waited = Duration::from_millis(pool.source.lag(cursor)?.millis);
+                now + max_wait.saturating_sub(waited)
+            }
+        };
+        let lingering = Lingering::new(enough, batch, next, due);
+        let due = lingering.waits_until(now);
+        running.lingering = due.map(|_| lingering);
+        Ok(due)
     }
 
     fn process(&mut self, pool: &Shared<S>, batch: &Batch) -> Result<(), ProcessorError> {

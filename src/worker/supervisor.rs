@@ -73,7 +73,8 @@ pub(super) struct Supervisor<S: Source> {
     ready: (Sender<Ready<S>>, Receiver<Ready<S>>),
     returned: (Sender<Returned<S>>, Receiver<Returned<S>>),
     coordinator: Coordinator,
-    /// Those that have nothing to read, and when they have something to do all the same.
+    /// Those that have nothing to read, or not enough, and when they have something to do all the
+    /// same.
     idle: Vec<(Option<Instant>, ShardWorker<S>)>,
     retrying: Vec<(Instant, ShardWorker<S>)>,
     parked: Vec<ShardWorker<S>>,
@@ -246,7 +247,7 @@ impl<S: Source> Supervisor<S> {
     fn wake_idle(&mut self) -> Option<Instant> {
         let mut look_again = false;
         let now = self.now();
-        for (due, worker) in mem::take(&mut self.idle) {
+        for (due, mut worker) in mem::take(&mut self.idle) {
             if due.is_some_and(|due| due <= now) || worker.has_news(&self.pool.source) {
                 self.wake(worker);
             } else {

@@ -4,6 +4,7 @@ mod begin;
 mod checkpoint;
 mod failure;
 mod lineage;
+mod linger;
 mod many;
 mod poison;
 mod prepared;
@@ -30,6 +31,9 @@ use crate::worker::lease::Lease;
 use crate::worker::lease_table::LeaseTable;
 use crate::worker::pool::{self, WorkerPool};
 use crate::worker::processor::Factory;
+use crate::worker::shard_worker::Shared;
+use crate::worker::status::Board;
+use crate::worker::supervisor::{Supervisor, WorkerThread};
 use crate::worker::{
     Checkpoint, CheckpointPolicy, Checkpointer, Initialization, PendingCheckpoint, ProcessorError,
     RecordProcessor, ShardState, ShardStatus,
@@ -168,6 +172,23 @@ impl RecordProcessor for Recorder {
     }
 }
 
+/// A pool that does something when the test says so.
+struct Driven {
+    board: Arc<Board>,
+    thread: WorkerThread<Arc<Script>>,
+    supervisor: Supervisor<Arc<Script>>,
+}
+
+impl Driven {
+    /// Does what there is to do at this time, in more turns than any test needs.
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            self.supervisor.step();
+            self.thread.run_once();
+        }
+    }
+}
+
 fn numbers(batch: &Batch) -> impl Iterator<Item = u64> {
     batch.iter().map(|record| record.sequence_number().address().unwrap())
 }
@@ -219,11 +240,30 @@ impl Fixture {
 
     /// A pool of the application with this name.
     fn start_as(&self, application: &str, factory: Factory) -> Result<WorkerPool> {
+        let (shared, path) = self.assemble(application, factory)?;
+        pool::start(shared, &path)
+    }
+
+    fn assemble(
+        &self,
+        application: &str,
+        factory: Factory,
+    ) -> Result<(Shared<Arc<Script>>, PathBuf)> {
         let table = ControlTable::join(self.directory.path(), application)?;
         let path = table.path().to_owned();
         let (source, options) = (Arc::clone(&self.source), self.options.clone());
-        let shared = pool::assemble(source, Arc::new(table), &path, options, factory);
-        pool::start(shared, &path)
+        Ok((pool::assemble(source, Arc::new(table), &path, options, factory), path))
+    }
+
+    /// A pool without threads, whose processors are all like this one.
+    fn drive(&self, recorder: Recorder) -> Driven {
+        let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
+            Box::new(Recorder { shard: shard.id, ..recorder.clone() })
+        });
+        let (shared, _) = self.assemble("billing", factory).unwrap();
+        let board = Arc::clone(&shared.board);
+        let supervisor = Supervisor::new(Arc::new(shared)).unwrap();
+        Driven { board, thread: supervisor.worker_thread(), supervisor }
     }
 
     /// A pool whose processors are all like this one.

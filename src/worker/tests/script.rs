@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -22,6 +22,8 @@ pub(super) struct Script {
     pub(super) is_mute: AtomicBool,
     /// Whether reading fails.
     pub(super) is_broken: AtomicBool,
+    /// How long ago the oldest record behind a cursor arrived.
+    pub(super) waited_ms: AtomicU64,
 }
 
 struct Shard {
@@ -148,7 +150,8 @@ impl Source for Arc<Script> {
     fn lag(&self, cursor: &Self::Cursor) -> Result<Lag> {
         let shards = self.shards.lock();
         let rest = shards[&cursor.0].numbers.iter().filter(|&&number| number >= cursor.1);
-        Ok(Lag { records: rest.count() as u64, ..Lag::default() })
+        let millis = self.waited_ms.load(Ordering::SeqCst);
+        Ok(Lag { records: rest.count() as u64, bytes: 0, millis })
     }
 
     fn notify(&self, cursor: &Self::Cursor, event: &Arc<Event>) -> Result<bool> {
