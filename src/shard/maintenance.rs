@@ -12,12 +12,13 @@ use crate::shard::ring::maintenance_distance;
 use crate::shard::segment::{self, Segment};
 use crate::shard::writer::Writer;
 
-/// A producer that fills a quarter of a segment in less than this is about to need all of the
-/// next: its pages are made ready ahead. Those of a slow one would be written back, and protected
-/// again, before it gets there.
-const FAST: Duration = Duration::from_secs(1);
-/// How many bytes are made ready before the next look whether somebody waits for the segment.
-const FILLED_AT_ONCE: usize = 256 << 10;
+/// A producer that would fill a segment in less than this is about to need all of the next: its
+/// pages are made ready ahead. Those of a slow one would be written back, and protected again,
+/// before it gets there.
+const FAST: Duration = Duration::from_secs(4);
+/// How many bytes are made ready before the next look whether somebody waits for the segment. Less
+/// at a time takes more time in all: the page cache has smaller folios then.
+const FILLED_AT_ONCE: usize = 2 << 20;
 
 impl Writer {
     /// Touches the pages that come next, and makes the next segment before it is needed.
@@ -30,8 +31,10 @@ impl Writer {
         let ahead = tail + 2 * maintenance_distance(segment.header.capacity);
         let missing = next.populated.max(tail)..ahead.min(capacity);
         next.populated = next.populated.max(missing.end);
-        let wanted = next.spare.is_none() && !next.closed && !next.making && tail > capacity / 4;
-        let is_fast = next.bound_at.elapsed() < FAST;
+        let share = f64::from(tail) / f64::from(capacity);
+        let is_fast = next.bound_at.elapsed() < FAST.mul_f64(share);
+        let wanted =
+            next.spare.is_none() && !next.closed && !next.making && (is_fast || share > 0.25);
         next.making |= wanted;
         let header =
             SegmentHeader { base: segment.limit(), ..next.header(log, next.capacity(log, 0)) };

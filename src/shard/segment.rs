@@ -1,6 +1,7 @@
 //! A segment: one mapped file of a shard's log, and the steps by which it is read.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -20,6 +21,9 @@ use crate::shard::recovery::{self, Found};
 
 /// How far ahead of a record the cache lines are fetched for the ones to come.
 const FETCHED_AHEAD: usize = 2048;
+/// How many bytes are synced at once: no more than the disk takes in a millisecond or two, because
+/// whoever makes the next segment waits behind them.
+const SYNCED_AT_ONCE: usize = 2 << 20;
 
 /// How segment files are called: the address of their first byte, so that names sort as addresses.
 pub(crate) fn file_name(base: u64) -> String {
@@ -324,10 +328,14 @@ impl Segment {
     }
 
     /// Makes a part of the file durable.
-    pub(crate) fn sync(&self, range: std::ops::Range<u32>) -> Result<()> {
-        fs::step();
-        let range = range.start as usize..range.end as usize;
-        self.map.sync(range).map_err(|e| Error::io("sync", &self.path, e))
+    pub(crate) fn sync(&self, range: Range<u32>) -> Result<()> {
+        let Range { start, end } = range;
+        for start in (start..end).step_by(SYNCED_AT_ONCE) {
+            fs::step();
+            let piece = start as usize..end.min(start + SYNCED_AT_ONCE as u32) as usize;
+            self.map.sync(piece).map_err(|e| Error::io("sync", &self.path, e))?;
+        }
+        Ok(())
     }
 }
 
@@ -337,13 +345,17 @@ impl Pages for Segment {
     }
 }
 
+/// Makes the directory of a shard, durably, if it is not there yet.
+pub(crate) fn create_directory(directory: &Path) -> Result<()> {
+    // Not those above: if the stream is gone from there, nobody would find what is put.
+    directory.parent().map_or(Ok(()), fs::create_subdirectory)?;
+    fs::create_subdirectory(directory)
+}
+
 /// Makes the file of a new segment, durable and with all its blocks, and maps it.
 ///
 /// The file gets its name last: a file with a segment's name is a whole segment.
 pub(crate) fn create(directory: &Path, header: SegmentHeader) -> Result<Segment> {
-    // Not those above: if the stream is gone from there, nobody would find what is put.
-    directory.parent().map_or(Ok(()), fs::create_subdirectory)?;
-    fs::create_subdirectory(directory)?;
     let path = directory.join(file_name(header.base));
     let fresh = path.with_extension("new");
     fs::remove(&fresh)?;

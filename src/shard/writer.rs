@@ -154,6 +154,8 @@ impl Writer {
             self.ring.bind(&mut next.bound, segment, offset, end.frames);
             next.paused = None;
             return Ok(());
+        } else {
+            segment::create_directory(&log.directory)?;
         }
         // What was being written counts from now on, and the next one does not.
         next.room.take(next.exempt)?;
