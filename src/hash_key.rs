@@ -65,6 +65,7 @@ impl FromStr for HashKey {
 
 /// The hash keys that a shard owns: `start` to `end`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HashKeyRange {
     /// The first hash key of the range.
     pub start: HashKey,

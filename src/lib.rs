@@ -66,8 +66,12 @@ pub mod manual;
 mod os;
 mod position;
 mod record;
+#[cfg(feature = "bytes")]
+mod record_bytes;
 mod repair;
 mod retention;
+#[cfg(feature = "serde")]
+mod serialization;
 mod shard;
 mod stream;
 mod verify;
@@ -84,6 +88,8 @@ pub use record::{
 };
 pub use repair::{Remedy, Repair, Repaired, plan_repair, repair};
 pub use retention::{Retention, WhenFull};
+#[cfg(feature = "async")]
+pub use stream::AsyncScan;
 pub use stream::{
     Page, Scan, ScannedRecord, ShardDescription, ShardIterator, Storage, Stream, StreamBuilder,
     StreamDescription,

@@ -6,6 +6,7 @@ use crate::position::{SequenceNumber, ShardId};
 /// What a stream knows of one of its shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ShardInfo {
     /// The shard's identity.
     pub id: ShardId,

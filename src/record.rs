@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::hash_key::HashKey;
 use crate::position::{SequenceNumber, ShardId};
+#[cfg(feature = "serde")]
+use crate::serialization::as_ms;
 
 /// The most characters a partition key has, as in Kinesis.
 pub const MAX_PARTITION_KEY_CHARS: usize = 256;
@@ -20,6 +22,7 @@ pub const MAX_OPEN_SHARDS: u32 = 10_000;
 /// When a put is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Durability {
     /// When the record is in the page cache: it survives the death of the process, not a power
     /// cut.
@@ -27,6 +30,7 @@ pub enum Durability {
     Os,
     /// As `Os`; and after this time at the latest it is put on the disk, so that a power cut takes
     /// no more than the puts of this time. Nobody waits for that.
+    #[cfg_attr(feature = "serde", serde(rename = "interval_ms", serialize_with = "as_ms"))]
     Interval(Duration),
     /// When the record and everything before it in the shard is on the disk: it survives a power
     /// cut. Puts that wait at the same time share one sync.
@@ -100,6 +104,7 @@ impl<'a> Key<'a> {
 /// The acknowledgement of a put: where the record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Receipt {
     /// The shard that has the record.
     pub shard: ShardId,
@@ -190,6 +195,7 @@ impl Default for Limit {
 
 /// How far something is behind the newest record of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Lag {
     /// Records not read yet.
     pub records: u64,
@@ -201,6 +207,7 @@ pub struct Lag {
 
 /// Records that a reader was about to read, and that retention has removed before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Gap {
     /// Where the reader was: it had read everything below this number.
     pub from: SequenceNumber,
@@ -333,6 +340,18 @@ impl Batch {
     /// The records, in the order of their sequence numbers.
     pub fn iter(&self) -> Iter<'_> {
         Iter { batch: self, indices: 0..self.len(), pages: None, start: 0, bytes: &[] }
+    }
+
+    /// The memory that bytes of this batch lie in, and where in it they begin.
+    #[cfg(feature = "bytes")]
+    pub(crate) fn memory_of(&self, bytes: &[u8]) -> Option<(Arc<dyn Pages>, u32)> {
+        let at = bytes.as_ptr().addr();
+        self.pages.iter().find_map(|lent| {
+            let all = lent.pages.bytes(lent.start, lent.end - lent.start);
+            let offset = at.checked_sub(all.as_ptr().addr())?;
+            let is_in = offset + bytes.len() <= all.len();
+            is_in.then(|| (Arc::clone(&lent.pages), lent.start + offset as u32))
+        })
     }
 
     /// The number of the last record, if there is one.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "serde")]
+use crate::serialization::{as_ms, option_as_ms};
+
 /// How long a stream keeps its records; for ever unless something is set.
 ///
 /// What may go is what exceeds *any* of the limits: whichever triggers first. The oldest go first,
@@ -25,8 +28,10 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Retention {
     /// Records that arrived longer ago may go.
+    #[cfg_attr(feature = "serde", serde(rename = "age_ms", serialize_with = "option_as_ms"))]
     pub age: Option<Duration>,
     /// The most bytes that the finished segments of the stream take.
     pub bytes: Option<u64>,
@@ -41,6 +46,7 @@ pub struct Retention {
 /// What happens to a put that finds the stream at the limit of its bytes, and nothing that may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum WhenFull {
     /// The oldest records go. If an application that they are held for has not processed them, they
     /// are counted in [`Storage::dropped_unprocessed`](crate::Storage::dropped_unprocessed).
@@ -49,6 +55,7 @@ pub enum WhenFull {
     /// The put fails with [`Error::StreamFull`](crate::Error::StreamFull).
     Reject,
     /// The put waits so long at the most, and fails then.
+    #[cfg_attr(feature = "serde", serde(rename = "block_ms", serialize_with = "as_ms"))]
     Block(Duration),
 }
 

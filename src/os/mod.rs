@@ -1,5 +1,7 @@
 //! What the kernel gives: files, maps, time, and sleep until something happens.
 
+#[cfg(feature = "async")]
+pub(crate) mod alarm;
 pub(crate) mod clock;
 pub(crate) mod fs;
 pub(crate) mod lock;

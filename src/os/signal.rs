@@ -5,33 +5,60 @@
 //! them sees the other, and no wake-up is lost.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::os::sync::{Condvar, Mutex};
 
-/// What one sleeper sleeps on.
+/// What one sleeper sleeps on: a thread, or a task that is woken instead.
 #[derive(Debug, Default)]
 pub(crate) struct Event {
-    happened: Mutex<bool>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    happened: bool,
+    /// The task that sleeps.
+    task: Option<Waker>,
 }
 
 impl Event {
     /// Ends the wait that is on, or the next one at once.
     pub(crate) fn notify(&self) {
-        *self.happened.lock() = true;
+        if let Some(task) = self.happen() {
+            task.wake();
+        }
+    }
+
+    /// As `notify`, but the caller wakes the task, if one sleeps.
+    fn happen(&self) -> Option<Waker> {
+        let mut state = self.state.lock();
+        state.happened = true;
         self.changed.notify_one();
+        state.task.take()
+    }
+
+    /// Whether there was a notification, which it consumes; if not, the next one wakes the task.
+    #[cfg(feature = "async")]
+    pub(crate) fn has_happened_or_wakes(&self, task: &Waker) -> bool {
+        let mut state = self.state.lock();
+        if !state.happened {
+            state.task = Some(task.clone());
+        }
+        std::mem::take(&mut state.happened)
     }
 
     /// Sleeps until a notification, which it consumes; false if there was none by `deadline`.
     pub(crate) fn wait_until(&self, deadline: Instant) -> bool {
-        let mut happened = self.happened.lock();
-        while !*happened {
-            if self.changed.wait_until(&mut happened, deadline).timed_out() {
+        let mut state = self.state.lock();
+        while !state.happened {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
                 break;
             }
         }
-        std::mem::take(&mut *happened)
+        std::mem::take(&mut state.happened)
     }
 
     /// As `wait_until`, with a time from now on.
@@ -39,9 +66,9 @@ impl Event {
         match Instant::now().checked_add(timeout) {
             Some(deadline) => self.wait_until(deadline),
             None => {
-                let mut happened = self.happened.lock();
-                self.changed.wait_while(&mut happened, |happened| !*happened);
-                std::mem::take(&mut *happened)
+                let mut state = self.state.lock();
+                self.changed.wait_while(&mut state, |state| !state.happened);
+                std::mem::take(&mut state.happened)
             }
         }
     }
@@ -63,9 +90,10 @@ impl Bell {
     pub(crate) fn ring(&self, lower: impl FnOnce()) {
         let mut listeners = self.listeners.lock();
         lower();
-        for event in listeners.drain(..) {
-            event.notify();
-        }
+        let tasks: Vec<Waker> = listeners.drain(..).filter_map(|event| event.happen()).collect();
+        drop(listeners);
+        // Whoever runs the tasks may run them right here, and they may listen again.
+        tasks.into_iter().for_each(Waker::wake);
     }
 
     /// Notifies `event` at the next ring, and raises the flag, if there is one. The caller looks

@@ -17,6 +17,7 @@ use crate::stream::builder::is_stream;
 /// What a stream is, and what there is in it; see [`Stream::describe`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct StreamDescription {
     /// The directory of the stream.
     pub path: PathBuf,
@@ -49,6 +50,7 @@ pub struct StreamDescription {
 /// What there is in a shard; see [`Stream::describe_shard`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ShardDescription {
     /// Range, parents, end.
     pub info: ShardInfo,

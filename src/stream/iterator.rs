@@ -404,7 +404,7 @@ impl Stream {
 
     /// Looks for news, a record or the end of the shard: none if there are some; otherwise the
     /// place up to which there are not.
-    fn look(&self, iterator: &ShardIterator) -> Result<Option<ShardIterator>> {
+    pub(super) fn look(&self, iterator: &ShardIterator) -> Result<Option<ShardIterator>> {
         let page = self.get_records(iterator, Limit::records(1))?;
         Ok(page.next_shard_iterator.filter(|_| page.records.is_empty()))
     }

@@ -1,5 +1,7 @@
 //! A stream: keys, ranges, lineage; what users hold in their hands.
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod builder;
 mod delete;
 mod describe;
@@ -26,6 +28,8 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
+#[cfg(feature = "async")]
+pub use asynchronous::AsyncScan;
 pub use builder::StreamBuilder;
 pub(crate) use builder::{must_be_stream, read_manifest};
 pub use describe::{ShardDescription, StreamDescription};

@@ -12,6 +12,7 @@ use crate::stream::trimmer::Occasion;
 /// What a stream takes on the disk; see [`Stream::storage`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Storage {
     /// The bytes of all segment files that records are in.
     pub bytes: u64,

@@ -212,24 +212,48 @@ impl Scan {
         }
         let event = Arc::new(Event::default());
         let has_news = self.wait_at_tips(&event, timeout);
-        for shard in &self.at_tip {
-            self.stream.forget(*shard, &event)?;
-        }
+        self.forget(&event)?;
         if let Ok(true) = has_news {
-            self.to_read.append(&mut self.at_tip);
+            self.look_at_tips();
         }
         has_news
+    }
+
+    /// Notifies `event` when there is more at the tips. False if that is not certain: then the
+    /// caller looks again soon.
+    pub(super) fn notify_at_tips(&self, event: &Arc<Event>) -> Result<bool> {
+        let mut rings = true;
+        for shard in &self.at_tip {
+            if let Some(iterator) = &self.readers[shard].iterator {
+                rings &= self.stream.notify(iterator, event)?;
+            }
+        }
+        Ok(rings)
+    }
+
+    /// Does not notify `event` any more.
+    pub(super) fn forget(&self, event: &Arc<Event>) -> Result<()> {
+        self.at_tip.iter().try_for_each(|shard| self.stream.forget(*shard, event))
+    }
+
+    /// Reads on at the tips.
+    pub(super) fn look_at_tips(&mut self) {
+        self.to_read.append(&mut self.at_tip);
+    }
+
+    /// No more records come.
+    pub(super) fn end(&mut self) {
+        self.readers.clear();
+        self.waiting.clear();
+        self.in_hand.clear();
+        self.to_read.clear();
+        self.at_tip.clear();
     }
 
     fn wait_at_tips(&self, event: &Arc<Event>, timeout: Duration) -> Result<bool> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            let mut rings = true;
-            for shard in &self.at_tip {
-                if let Some(iterator) = &self.readers[shard].iterator {
-                    rings &= self.stream.notify(iterator, event)?;
-                }
-            }
+            let rings = self.notify_at_tips(event)?;
             let left = deadline.map_or(Duration::MAX, |deadline| {
                 deadline.saturating_duration_since(Instant::now())
             });
@@ -251,7 +275,7 @@ impl Scan {
     /// while others have much to say.
     fn read_pages(&mut self) -> Result<()> {
         if !self.to_read.is_empty() {
-            self.to_read.append(&mut self.at_tip);
+            self.look_at_tips();
         }
         while let Some(shard) = self.to_read.pop() {
             let Some(iterator) = self.reader(shard).iterator.clone() else {
@@ -367,11 +391,7 @@ impl Iterator for Scan {
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Err(error) = self.read_pages() {
-            self.readers.clear();
-            self.waiting.clear();
-            self.in_hand.clear();
-            self.to_read.clear();
-            self.at_tip.clear();
+            self.end();
             return Some(Err(error));
         }
         let Reverse((_, shard)) = self.in_hand.pop()?;

@@ -32,6 +32,21 @@ impl ScannedRecord {
     pub fn record(&self) -> Record<'_> {
         self.batch.get(self.index).expect("the batch has it")
     }
+
+    /// Its data, which can be kept or sent elsewhere as [`Batch::data_bytes`] says.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// stream.put("customer-7", "clicked")?;
+    /// let clicked = stream.scan(..)?.next().expect("it was just put")?.data_bytes();
+    /// assert_eq!(clicked, "clicked");
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    #[cfg(feature = "bytes")]
+    pub fn data_bytes(&self) -> bytes::Bytes {
+        self.batch.data_bytes(&self.record())
+    }
 }
 
 impl fmt::Debug for ScannedRecord {

@@ -53,6 +53,7 @@ pub struct Application {
 /// How an application is going in a shard; see [`Application::shards`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ApplicationShard {
     /// The shard.
     pub shard: ShardId,

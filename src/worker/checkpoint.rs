@@ -13,6 +13,7 @@ use crate::worker::lease::Lease;
 /// happens in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Checkpoint {
     /// TRIM_HORIZON: nothing is processed, the oldest record that the shard has comes next.
     TrimHorizon,
@@ -275,6 +276,7 @@ impl Prepared<'_> {
 /// A checkpoint that was prepared, and not committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct PendingCheckpoint {
     /// It is behind this record.
     pub sequence_number: SequenceNumber,

@@ -10,11 +10,14 @@ use parking_lot::{Condvar, Mutex};
 use crate::os::signal::Event;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
 use crate::record::Lag;
+#[cfg(feature = "serde")]
+use crate::serialization::option_as_ms;
 use crate::worker::checkpoint::Checkpoint;
 
 /// How one shard is going; see [`WorkerPool::status`](crate::WorkerPool::status).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ShardStatus {
     /// The shard.
     pub shard: ShardId,
@@ -37,6 +40,10 @@ pub struct ShardStatus {
     /// Records that this pool has put aside as dead letters.
     pub dead_letters: u64,
     /// How long the callback that is running has been running.
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "callback_running_ms", serialize_with = "option_as_ms")
+    )]
     pub callback_running_for: Option<Duration>,
     /// Whether that is too long: longer than
     /// [`stall_limit`](crate::WorkerPoolBuilder::stall_limit) says.
@@ -46,6 +53,7 @@ pub struct ShardStatus {
 /// What a shard's worker is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum ShardState {
     /// The shard's parents are not processed to their ends yet.
     WaitingForParents,
@@ -70,6 +78,7 @@ pub enum ShardState {
 /// How one shard was left; see [`WorkerPool::shutdown`](crate::WorkerPool::shutdown).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Outcome {
     /// It stopped between two batches, or had not begun: what was processed is checkpointed, as the
     /// policy has it.
