@@ -50,7 +50,7 @@ pub enum Anomaly {
 }
 
 /// A record that was put.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Put {
     acknowledged: Option<(ShardId, u64)>,
     /// A power cut may have taken it.
@@ -62,13 +62,14 @@ struct Put {
 }
 
 /// A batch that was delivered, and behind what.
+#[derive(Clone)]
 struct Delivery {
     shard: ShardId,
     after: Option<u64>,
     numbers: Vec<u64>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Consumer {
     after: Option<u64>,
     delivered: Option<u64>,
@@ -81,6 +82,7 @@ struct Consumer {
 }
 
 /// A history, and what is wrong with it.
+#[derive(Clone)]
 pub struct History {
     hash: HashAlgorithm,
     events: u64,
@@ -104,7 +106,7 @@ pub struct History {
 }
 
 /// What the last scan has found.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Scanned {
     shards: Vec<ShardInfo>,
     numbers: BTreeMap<ShardId, Vec<u64>>,

@@ -1,7 +1,7 @@
 //! Disks that can be cut off from power: file systems in image files.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -43,13 +43,15 @@ pub(crate) fn in_own_mounts(what: &str) -> Option<bool> {
 
 /// A mounted file system in a file.
 pub(crate) struct Disk {
+    /// Where it is mounted, and its image if it is its own.
     directory: TempDir,
+    image: PathBuf,
     options: String,
     is_mounted: Cell<bool>,
 }
 
 /// What a command said if it failed.
-fn run(command: &str, arguments: &[&str]) -> Result<(), String> {
+pub(crate) fn run(command: &str, arguments: &[&str]) -> Result<(), String> {
     match Command::new(command).args(arguments).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(format!("{command}: {}", String::from_utf8_lossy(&output.stderr))),
@@ -57,23 +59,38 @@ fn run(command: &str, arguments: &[&str]) -> Result<(), String> {
     }
 }
 
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Makes an image of an empty file system of this kind.
+pub(crate) fn format(kind: &str, image: &Path) -> Result<(), String> {
+    let size = if kind == "xfs" { "300M" } else { "64M" };
+    run("truncate", &["-s", size, text(image)])?;
+    run(&format!("mkfs.{kind}"), &["-q", text(image)])
+}
+
 impl Disk {
     /// A new file system of this kind, mounted with these options.
     pub(crate) fn new(kind: &str, options: &str) -> Result<Self, String> {
         run("xfs_io", &["-V"])?;
-        let (directory, options) = (scratch(), format!("loop,{options}"));
-        let disk = Self { directory, options, is_mounted: Cell::new(false) };
-        let image = disk.image();
-        let size = if kind == "xfs" { "300M" } else { "64M" };
-        run("truncate", &["-s", size, &image])?;
-        run(&format!("mkfs.{kind}"), &["-q", &image])?;
+        let directory = scratch();
+        let image = directory.path().join("image");
+        format(kind, &image)?;
+        Self::mounted(directory, image, options)
+    }
+
+    /// The file system in an image, mounted with these options.
+    pub(crate) fn of(image: &Path, options: &str) -> Result<Self, String> {
+        Self::mounted(scratch(), image.to_owned(), options)
+    }
+
+    fn mounted(directory: TempDir, image: PathBuf, options: &str) -> Result<Self, String> {
+        let options = format!("loop,{options}");
+        let disk = Self { directory, image, options, is_mounted: Cell::new(false) };
         std::fs::create_dir(disk.path()).unwrap();
         disk.mount()?;
         Ok(disk)
-    }
-
-    fn image(&self) -> String {
-        self.directory.path().join("image").to_str().unwrap().to_owned()
     }
 
     /// Where it is mounted.
@@ -82,20 +99,20 @@ impl Disk {
     }
 
     fn mount(&self) -> Result<(), String> {
-        run("mount", &["-o", &self.options, &self.image(), self.path().to_str().unwrap()])?;
+        run("mount", &["-o", &self.options, text(&self.image), text(&self.path())])?;
         self.is_mounted.set(true);
         Ok(())
     }
 
     fn unmount(&self) -> Result<(), String> {
-        run("umount", &[self.path().to_str().unwrap()])
+        run("umount", &[text(&self.path())])
     }
 
     /// Has everything lost that was not synced, and the file system mounted again. Whoever had a
     /// file open on it must be dead by now: it would be told that its syncs succeed.
     pub(crate) fn cut_power(&self) {
         // Without a flush of the log.
-        run("xfs_io", &["-x", "-c", "shutdown", self.path().to_str().unwrap()]).unwrap();
+        run("xfs_io", &["-x", "-c", "shutdown", text(&self.path())]).unwrap();
         self.unmount().unwrap();
         self.mount().unwrap();
     }

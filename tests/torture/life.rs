@@ -32,6 +32,7 @@ pub(crate) struct Ended {
 }
 
 /// A stream and its history.
+#[derive(Clone)]
 pub(crate) struct Life {
     pub(crate) directory: PathBuf,
     pub(crate) history: History,
@@ -63,8 +64,18 @@ impl Life {
 
     /// Has a process live here until its doom, and notes what it says.
     pub(crate) fn live(&mut self, orders: &Orders, doom: &Doom) -> Ended {
+        self.live_from(orders, doom, |_| ())
+    }
+
+    /// The same; `started` is told which process it is.
+    pub(crate) fn live_from(
+        &mut self,
+        orders: &Orders,
+        doom: &Doom,
+        started: impl FnOnce(u32),
+    ) -> Ended {
         let command = Command::new(std::env::current_exe().unwrap());
-        self.live_under(command, orders, doom)
+        self.live_under(command, orders, doom, started)
     }
 
     /// The same, where `command` runs this program.
@@ -73,6 +84,7 @@ impl Life {
         mut command: Command,
         orders: &Orders,
         doom: &Doom,
+        started: impl FnOnce(u32),
     ) -> Ended {
         let mut child = command
             .arg("victim")
@@ -84,6 +96,7 @@ impl Life {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        started(child.id());
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut errors = child.stderr.take().unwrap();
         let (lines, received) = crossbeam_channel::unbounded();

@@ -11,10 +11,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+
+mod blocks;
 mod disk;
 mod kill;
 mod life;
 mod random;
+mod recorder;
 mod soak;
 mod syscalls;
 mod teeth;
@@ -32,6 +35,7 @@ usage: torture METHOD [--seed N] [--NAME VALUE]...
   kill      [--cycles 20] [--durability os|sync]    kill processes that put, work and reshard
   powercut  [--cycles 20] [--disk ext4|xfs] [--options MOUNT_OPTIONS]
                                                     the same, and cut their disk off from power
+  blocks    [--images 24] [--disk ext4|xfs]         cut it off with any of its last writes done
   syscalls  [--rounds 1]                            have each call to the system fail once
   soak      [--seconds 5]                           producers, workers, reshards, restarts
   teeth     [--bug NAME] [--all 1] [--loom 0]       which seeded bug is caught by what";
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
     let is_sound = match method.as_str() {
         "kill" => kill::kill(&run),
         "powercut" => kill::power_cut(&run),
+        "blocks" => blocks::run(&run),
         "syscalls" => syscalls::run(&run),
         "soak" => soak::run(&run),
         "teeth" => teeth::run(&run),

@@ -111,6 +111,7 @@ fn fail_once(seed: u64, call: &str, error: &str, when: u32, sum: &mut Sum) -> Op
         strace(call, error, when, &log),
         &orders(seed, &life),
         &Doom::Never(PATIENCE),
+        |_| (),
     );
     let traced = std::fs::read_to_string(&log).unwrap_or_default();
     if !traced.contains("INJECTED") {

@@ -26,17 +26,18 @@ use Method::{Loom, Test, Torture, Unit};
 
 const KILL: Method = Torture(&["kill", "--cycles", "300"]);
 const POWER_CUT: Method = Torture(&["powercut", "--cycles", "300"]);
+const BLOCKS: Method = Torture(&["blocks", "--images", "600"]);
 const SYSCALLS: Method = Torture(&["syscalls"]);
 const LOOM: Method = Loom("loom_tests::");
 const SUBSETS: Method = Unit("shard::images::");
 
 /// The bugs, what they are, and by what each is to be caught.
 const BUGS: [(&str, &str, &[Method]); 17] = [
-    ("ack_before_sync", "a put is acknowledged before it is synced", &[POWER_CUT]),
+    ("ack_before_sync", "a put is acknowledged before it is synced", &[POWER_CUT, BLOCKS]),
     ("ack_own_bytes", "a sync does not wait for what others write before", &[LOOM]),
     ("relaxed_publish", "a frame is published without an order", &[LOOM]),
     ("claim_in_two_steps", "a claim is a load and a store", &[LOOM, KILL]),
-    ("pad_not_synced", "where a segment ends is not synced", &[LOOM, POWER_CUT]),
+    ("pad_not_synced", "where a segment ends is not synced", &[LOOM, POWER_CUT, BLOCKS]),
     ("stops_at_hole", "recovery stops at the first hole", &[SUBSETS, KILL]),
     ("end_not_told", "where a torn segment ended is not told", &[SUBSETS]),
     ("salt_left_out", "checksums do not begin from the salt", &[SUBSETS]),
@@ -44,7 +45,7 @@ const BUGS: [(&str, &str, &[Method]); 17] = [
     ("missing_on_eio", "a file that cannot be opened counts as missing", &[SYSCALLS]),
     ("sparse_segment", "segments are not allocated", &[Test("full_disk")]),
     ("spare_without_name", "the spare is used though its file is gone", &[Test("full_disk")]),
-    ("rename_not_synced", "a new manifest is not synced to its name", &[POWER_CUT]),
+    ("rename_not_synced", "a new manifest is not synced to its name", &[POWER_CUT, BLOCKS]),
     ("checkpoint_before_processing", "a checkpoint precedes its records", &[KILL]),
     ("slot_not_alternated", "checkpoints go to one slot", &[Unit("format::control_row")]),
     ("child_before_parent", "a child does not wait for its parents", &[KILL]),
