@@ -116,9 +116,9 @@ impl ControlRow {
     }
 
     /// Where in the file the row goes.
-    pub(crate) fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> usize {
         let slots = if cfg!(millstream_bug = "slot_not_alternated") { 1 } else { 2 };
-        (self.generation % slots) * SLOT_LEN as u64
+        (self.generation % slots) as usize * SLOT_LEN
     }
 }
 
@@ -259,7 +259,7 @@ mod tests {
     fn file(rows: &[ControlRow]) -> Vec<u8> {
         let mut file = vec![0; ROW_LEN];
         for row in rows {
-            let at = row.offset() as usize;
+            let at = row.offset();
             file[at..at + SLOT_LEN].copy_from_slice(&encode(key(), row));
         }
         file

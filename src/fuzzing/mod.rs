@@ -104,7 +104,7 @@ pub fn control_row(input: &[u8]) {
         Ok(row) => {
             assert!(damage.len() < 2);
             let mut again = vec![0; ROW_LEN];
-            let at = row.offset() as usize;
+            let at = row.offset();
             put(&mut again, at..at + SLOT_LEN, &control_row::encode(key, &row));
             assert_eq!(control_row::decode(key, &again), Ok(row));
         }

@@ -1,4 +1,4 @@
-//! Maps of segment files: the one file with `unsafe` in it.
+//! Maps of segment files and control rows: the one file with `unsafe` in it.
 //!
 //! A map is shared memory. What keeps access to it free of races is the protocol of the log, and
 //! every block below stands on one or more of its rules:
@@ -8,6 +8,7 @@
 //! - **P (published for good).** The owner of a range writes to it only before it publishes the
 //!   range by a store to its first word with release; readers look only after a load of that word
 //!   with acquire. Words themselves are only touched as atomics.
+//!   Control rows have no bytes, only words.
 //! - **L (live).** The memory stays mapped while it is used: a [`Map`] by borrowing it, a
 //!   [`Window`] because the holder has an unpublished claim in it, and a map is given up only when
 //!   all claims in it are published.

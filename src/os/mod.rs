@@ -11,6 +11,7 @@ mod loom_tests;
 pub(crate) mod mmap;
 #[cfg(loom)]
 pub(crate) mod mmap_model;
+pub(crate) mod shared_file;
 pub(crate) mod signal;
 #[cfg(test)]
 pub(crate) mod steps;

@@ -2,9 +2,12 @@
 //!
 //! A row is created durably and whole, and from then on written in place, slot by slot, without
 //! sync: a checkpoint survives the process, and a power cut at worst takes the last ones back.
+//!
+//! It is mapped into the memory of every pool. Who reads it looks there, and who replaces it does
+//! so there, under the lock of the file: that is all that a checkpoint asks of the system. Killed
+//! in between, he leaves a torn slot, and the other one whole; and the lock is free.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +18,7 @@ use crate::format::control_row::{self, ControlRow, MemberId, ROW_LEN, RowDamage,
 use crate::format::names::{MAX_APPLICATION_NAME_LEN, ROW, is_application_name};
 use crate::os::fs;
 use crate::os::lock::lock_briefly;
+use crate::os::shared_file::SharedFile;
 use crate::position::ShardId;
 use crate::worker::checkpoint::Checkpoint;
 use crate::worker::lease_table::{LeaseTable, Members, Missing};
@@ -80,9 +84,9 @@ impl ControlTable {
         if let Some(row) = self.rows.lock().get(&shard) {
             return Ok(Arc::clone(row));
         }
-        let path = self.path.join(row_name(shard));
-        let file = Mutex::new(fs::open_write(&path)?);
-        let row = Arc::new(RowFile { key: RowKey::new(&self.application, shard), path, file });
+        let file = SharedFile::open(&self.path.join(row_name(shard)), ROW_LEN)?;
+        let key = RowKey::new(&self.application, shard);
+        let row = Arc::new(RowFile { key, file, writing: Mutex::default() });
         Ok(Arc::clone(self.rows.lock().entry(shard).or_insert(row)))
     }
 }
@@ -109,22 +113,21 @@ impl LeaseTable for ControlTable {
 
     fn read(&self, shard: ShardId) -> Result<ControlRow> {
         let row = self.row(shard)?;
-        let file = row.file.lock();
-        // Another pool may just be writing, even to both slots one after the other.
-        row.read(&file).or_else(|_| {
-            let _lock = lock_briefly(&file, &row.path)?;
-            row.read(&file)
+        // Somebody may just be writing, even to both slots one after the other.
+        row.read().or_else(|_| {
+            let _writing = row.writing.lock();
+            let _lock = row.file.lock()?;
+            row.read()
         })
     }
 
     fn replace(&self, shard: ShardId, row: &ControlRow) -> Result<bool> {
         let at = self.row(shard)?;
-        let file = at.file.lock();
-        let _lock = lock_briefly(&file, &at.path)?;
-        let is_next = at.read(&file)?.generation.checked_add(1) == Some(row.generation);
+        let _writing = at.writing.lock();
+        let _lock = at.file.lock()?;
+        let is_next = at.read()?.generation.checked_add(1) == Some(row.generation);
         if is_next {
-            let bytes = control_row::encode(at.key, row);
-            fs::write_at(&file, &at.path, &bytes, row.offset())?;
+            at.file.write(row.offset(), &control_row::encode(at.key, row));
         }
         Ok(is_next)
     }
@@ -138,33 +141,32 @@ fn row_name(shard: ShardId) -> String {
 #[derive(Debug)]
 struct RowFile {
     key: RowKey,
-    path: PathBuf,
+    file: SharedFile,
     /// Threads of this pool exclude each other by this lock, other pools by that of the file.
-    file: Mutex<File>,
+    writing: Mutex<()>,
 }
 
 impl RowFile {
     /// What the row says.
-    fn read(&self, file: &File) -> Result<ControlRow> {
-        let mut bytes = [0; ROW_LEN];
-        let len = fs::read_at(file, &self.path, &mut bytes, 0)?;
-        control_row::decode(self.key, &bytes[..len]).map_err(|damage| self.error(damage))
+    fn read(&self) -> Result<ControlRow> {
+        let row = control_row::decode(self.key, &self.file.read::<ROW_LEN>());
+        row.map_err(|damage| self.error(damage))
     }
 
     fn error(&self, damage: RowDamage) -> Error {
         let what = match damage {
             RowDamage::Version(version) => {
                 let what = format!("version {version} of control rows");
-                return Error::Unsupported { path: self.path.clone(), what };
+                return Error::Unsupported { path: self.file.path().to_owned(), what };
             }
             RowDamage::Torn => "neither of its slots is whole",
             RowDamage::Foreign => "it was copied from another shard or application",
         };
         let what = format!(
-            "{what}; put the right file back, or remove it to let the application start anew in \
-             this shard"
+            "{what}; stop the application's pools and put the right file back, or remove it to let \
+             the application start anew in this shard"
         );
-        Error::corrupt(&self.path, 0, what)
+        Error::corrupt(self.file.path(), 0, what)
     }
 }
 
@@ -192,7 +194,7 @@ mod tests {
     /// The row of the shard, made like this.
     fn row(table: &ControlTable, checkpoint: Checkpoint) -> PathBuf {
         table.create(SHARD, checkpoint).unwrap();
-        table.row(SHARD).unwrap().path.clone()
+        table.row(SHARD).unwrap().file.path().to_owned()
     }
 
     fn overwrite(path: &Path, bytes: &[u8], offset: u64) {

@@ -179,12 +179,12 @@ fn a_checkpoint_that_cannot_be_written_is_a_failure() {
     let pool = fixture.start(fixture.recorder().on_batch(move |_, _| {
         if damages() {
             *before.lock() = std::fs::read(&path)?;
-            std::fs::write(&path, b"")?;
+            overwrite(&path, &[0; 1024]);
         }
         Ok(())
     }));
     wait_for_state(&pool, S0, ShardState::Retrying);
-    std::fs::write(&row, &*whole.lock()).unwrap();
+    overwrite(&row, &whole.lock());
     assert!(pool.wait_until_idle(LONG));
     assert_eq!(fixture.log.records(S0), [put, put]);
     assert!(status(&pool, S0).last_error.unwrap().contains("neither of its slots"));

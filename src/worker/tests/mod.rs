@@ -307,6 +307,13 @@ fn take_lease(applications: &Path, shard: ShardId) -> Lease {
     }
 }
 
+/// Writes into a file that may be mapped: one that is emptied on the way may not be.
+fn overwrite(path: &Path, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+}
+
 fn after(number: u64) -> Checkpoint {
     Checkpoint::AfterSequenceNumber(number.into())
 }

@@ -226,12 +226,12 @@ fn a_checkpoint_that_cannot_be_stored_makes_no_dead_letter() {
     let pool = fixture.start(fixture.recorder().on_batch(move |_, checkpointer| {
         if failures.fetch_add(1, Ordering::SeqCst) == 0 {
             *before.lock() = std::fs::read(&path)?;
-            std::fs::write(&path, b"")?;
+            overwrite(&path, &[0; 1024]);
         }
         Ok(checkpointer.checkpoint()?)
     }));
     wait_for_state(&pool, S0, ShardState::Retrying);
-    std::fs::write(&row, &*whole.lock()).unwrap();
+    overwrite(&row, &whole.lock());
     assert!(pool.wait_until_idle(LONG), "{:?}", pool.status());
     assert_eq!(fixture.dead_letters().len(), 0);
     assert_eq!(fixture.log.records(S0), put);
