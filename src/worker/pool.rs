@@ -42,6 +42,12 @@ use crate::worker::supervisor::Supervisor;
 /// - What is processed is checkpointed; a pool that is started again goes on there. After a crash
 ///   the records since the last checkpoint come again: each is processed at least once.
 ///
+/// Nothing is read ahead: a shard's next batch is read when its turn has come, by the thread that
+/// processes it. So a pool has as many batches in hand as [threads](WorkerPoolBuilder::threads),
+/// each within its [limit](WorkerPoolBuilder::limit): 32 bytes a record, and the mapped pages that
+/// the records lie in, which the system may take back at any time. What a slow shard has to do
+/// waits in the log.
+///
 /// The library logs nothing. The last failure of each shard is in
 /// [`status`](Self::status) as [`last_error`](ShardStatus::last_error), and in what
 /// [`shutdown`](Self::shutdown) returns if the shard was not over it.

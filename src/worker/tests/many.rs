@@ -1,6 +1,7 @@
 //! More shards than threads.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc;
 
 use super::remote_table::{Database, RemoteTable};
 use super::*;
@@ -44,4 +45,35 @@ fn a_pool_over_a_thousand_shards_is_fair_on_four_threads() {
         }
     }
     assert!(counts.values().all(|count| *count == RECORDS));
+}
+
+#[test]
+fn a_shard_that_hangs_starves_nobody_and_nothing_is_kept_for_it() {
+    let fixture = Fixture::new(4);
+    let slow = ShardId::new(0);
+    for shard in (0..4).map(ShardId::new) {
+        fixture.source.put_many(shard, 100);
+    }
+    let (go_on, wait) = mpsc::channel::<()>();
+    let (wait, source) = (Mutex::new(wait), Arc::clone(&fixture.source));
+    // One with each thread, and one with the supervisor, which looks for news.
+    let most = fixture.options.threads + 1;
+    let pool = fixture.start(fixture.recorder().on_batch(move |batch, _| {
+        assert!(source.batches() <= most, "{} batches at once", source.batches());
+        if batch.shard() == slow {
+            // Until nobody is there who would wake it.
+            let _ = wait.lock().recv();
+        }
+        Ok(())
+    }));
+    for shard in (1..4).map(ShardId::new) {
+        wait_for_state(&pool, shard, ShardState::Idle);
+        assert_eq!(fixture.log.records(shard).len(), 100);
+    }
+    fixture.source.put_many(slow, 1000);
+    assert_eq!(fixture.log.records(slow), []);
+    drop(go_on);
+    assert!(pool.wait_until_idle(LONG));
+    assert_eq!(fixture.log.records(slow).len(), 1100);
+    assert!(pool.status().iter().all(|status| status.last_error.is_none()), "{:?}", pool.status());
 }

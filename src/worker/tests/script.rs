@@ -24,6 +24,7 @@ pub(super) struct Script {
     pub(super) is_broken: AtomicBool,
     /// How long ago the oldest record behind a cursor arrived.
     pub(super) waited_ms: AtomicU64,
+    pages: Arc<Key>,
 }
 
 struct Shard {
@@ -32,6 +33,7 @@ struct Shard {
 }
 
 /// What all records hold: the key, and no data.
+#[derive(Default)]
 struct Key;
 
 impl Pages for Key {
@@ -87,6 +89,11 @@ impl Script {
         self.add_shard(parents)
     }
 
+    /// How many batches there are at this moment, in whosever hands.
+    pub(super) fn batches(&self) -> usize {
+        Arc::strong_count(&self.pages) - 1
+    }
+
     fn fail_if_broken(&self) -> Result<()> {
         match self.is_broken.load(Ordering::SeqCst) {
             true => Err(Error::ReadOnly),
@@ -129,7 +136,7 @@ impl Source for Arc<Script> {
         let shard = &shards[&cursor.0];
         let rest = &shard.numbers[shard.numbers.partition_point(|&number| number < cursor.1)..];
         let mut batch = Batch::new(cursor.0);
-        batch.push_pages(Arc::new(Key));
+        batch.push_pages(Arc::clone(&self.pages) as Arc<dyn Pages>);
         for &address in rest.iter().take(limit.max_records) {
             let key_len = 3;
             batch.push(Entry {
