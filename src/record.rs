@@ -114,13 +114,6 @@ pub struct Receipt {
     pub arrival_ms: u64,
 }
 
-impl Receipt {
-    /// The receipt of a record that is about to be put.
-    pub(crate) fn nowhere(arrival_ms: u64) -> Self {
-        Self { shard: ShardId::new(0), sequence_number: SequenceNumber::from(0), arrival_ms }
-    }
-}
-
 /// A record that was read; borrows from its [`Batch`], which lies in the mapped segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::hash_key::HashKey;
-use crate::position::SequenceNumber;
+use crate::position::{SequenceNumber, ShardId};
 use crate::record::{Durability, Key, MAX_PARTITION_KEY_CHARS, PutRecord, Receipt};
 use crate::shard::{Appended, Shard};
 use crate::stream::Stream;
@@ -22,6 +22,14 @@ struct Pending<'a> {
     index: usize,
     /// Which of the open shards it goes to.
     owner: usize,
+}
+
+/// What has become of the records of a batch.
+struct Outcome<'b> {
+    /// Where each is that was put.
+    places: &'b mut [(ShardId, u64)],
+    /// Which could not be put, or not be made durable.
+    failed: &'b mut Vec<(usize, Error)>,
 }
 
 impl Stream {
@@ -226,26 +234,36 @@ impl Stream {
         records: impl IntoIterator<Item = R>,
     ) -> Vec<Result<Receipt>> {
         let arrival_ms = self.now_ms();
-        // Nobody sees this receipt before it is that of a record.
-        let nowhere = Receipt::nowhere(arrival_ms);
-        let records = records.into_iter();
-        let mut results = Vec::with_capacity(records.size_hint().0);
-        let mut pending = Vec::with_capacity(records.size_hint().0);
-        for (index, record) in records.map(Into::into).enumerate() {
-            results.push(Ok(nowhere));
+        let mut failed = Vec::new();
+        let pending = records.into_iter().map(Into::into).enumerate().map(|(index, record)| {
             if let Err(error) = self.check(record.partition_key, record.data.len()) {
-                results[index] = Err(error);
-                continue;
+                failed.push((index, error));
             }
             let key = Key::new(record.partition_key);
             let hash_key = self.hash_key(&record, key);
             let durability = record.durability.unwrap_or(self.inner.durability);
-            let data = record.data;
-            pending.push(Pending { key, data, hash_key, durability, index, owner: 0 });
+            Pending { key, data: record.data, hash_key, durability, index, owner: 0 }
+        });
+        // Collected, not pushed: each is made where it stays.
+        let mut pending: Vec<_> = pending.collect();
+        let mut places = vec![(ShardId::new(0), 0); pending.len()];
+        if !failed.is_empty() {
+            let is_refused = |index| failed.binary_search_by_key(&index, |(at, _)| *at).is_ok();
+            pending.retain(|pending| !is_refused(pending.index));
         }
         let mut full_since = None;
         while !pending.is_empty() {
-            pending = self.put_pending(pending, arrival_ms, &mut results, &mut full_since);
+            let outcome = Outcome { places: &mut places, failed: &mut failed };
+            pending = self.put_pending(pending, arrival_ms, outcome, &mut full_since);
+        }
+        let receipt = |(shard, address): (ShardId, u64)| Receipt {
+            shard,
+            sequence_number: address.into(),
+            arrival_ms,
+        };
+        let mut results: Vec<_> = places.into_iter().map(|place| Ok(receipt(place))).collect();
+        for (index, error) in failed {
+            results[index] = Err(error);
         }
         results
     }
@@ -256,9 +274,10 @@ impl Stream {
         &self,
         mut pending: Vec<Pending<'a>>,
         arrival_ms: u64,
-        results: &mut [Result<Receipt>],
+        outcome: Outcome<'_>,
         full_since: &mut Option<Instant>,
     ) -> Vec<Pending<'a>> {
+        let Outcome { places, failed } = outcome;
         // All by one picture: if a reshard came in between, a record could be put to a child
         // before one of the same key, routed to the parent earlier, followed it there.
         let picture = self.inner.router.picture();
@@ -280,11 +299,7 @@ impl Stream {
                     Durability::Interval(interval) => self.flush_within(shard, interval),
                     Durability::Sync => sync.push((index, appended.end)),
                 }
-                // Field by field: the whole would be put together elsewhere first.
-                if let Ok(receipt) = &mut results[index] {
-                    receipt.shard = shard.log.shard;
-                    receipt.sequence_number = appended.address.into();
-                }
+                places[index] = (shard.log.shard, appended.address);
                 self.maintain(shard, appended);
             });
             match appended {
@@ -297,12 +312,12 @@ impl Stream {
                 Err(error) => match self.make_room(error, full_since) {
                     Ok(()) => left.extend(done),
                     // A later record must not be put where an earlier one could not.
-                    Err(error) => done.for_each(|other| results[other.index] = Err(error.clone())),
+                    Err(error) => failed.extend(done.map(|other| (other.index, error.clone()))),
                 },
             }
             for (index, end) in sync {
                 if let Err(error) = shard.sync_to(end) {
-                    results[index] = Err(error);
+                    failed.push((index, error));
                 }
             }
         }
