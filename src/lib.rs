@@ -36,6 +36,7 @@
 //! | put on a condition | [`Stream::put_if`], [`Stream::put_after`] |
 //! | choose what an acknowledgement promises | [`Durability`] |
 //! | consume all shards | [`WorkerPool`], [`RecordProcessor`], [`Checkpointer`] |
+//! | watch how it is going | [`WorkerPool::status`], [`WorkerPool::metrics`] |
 //! | put records aside that cannot be processed | [`OnPoison`], [`DeadLetters`] |
 //! | read all shards as one, or one key | [`Stream::scan`], [`Stream::scan_key`] |
 //! | see how far an application is, set it back or forward | [`Application`] |
@@ -63,6 +64,7 @@ pub mod fuzzing;
 mod hash_key;
 mod lineage;
 pub mod manual;
+mod metrics;
 mod os;
 mod position;
 mod record;
@@ -75,16 +77,18 @@ mod serialization;
 mod shard;
 mod stream;
 mod verify;
+mod wait_strategy;
 mod worker;
 
 pub use error::{Error, Result};
 pub use hash_key::{HashAlgorithm, HashKey, HashKeyRange};
 pub use lineage::{ShardFilter, ShardInfo};
+pub use metrics::{ShardCounts, ShardMetrics, Snapshot};
 pub use os::clock::Clock;
 pub use position::{AwsSequenceNumber, SequenceNumber, ShardId, StartingPosition};
 pub use record::{
     Batch, DEFAULT_MAX_RECORD_BYTES, Durability, Gap, Iter, Lag, Limit, MAX_OPEN_SHARDS,
-    MAX_PARTITION_KEY_CHARS, MAX_RECORD_BYTES, PutRecord, Receipt, Record, WaitStrategy,
+    MAX_PARTITION_KEY_CHARS, MAX_RECORD_BYTES, PutRecord, Receipt, Record,
 };
 pub use repair::{Remedy, Repair, Repaired, plan_repair, repair};
 pub use retention::{Retention, WhenFull};
@@ -98,6 +102,7 @@ pub use verify::{
     Finding, FindingKind, SegmentPart, SegmentPartKind, Verification, VerifyProgress,
     inspect_segment, verify, verify_with_progress,
 };
+pub use wait_strategy::WaitStrategy;
 pub use worker::{
     Application, ApplicationShard, Checkpoint, CheckpointPolicy, Checkpointer, DeadLetter,
     DeadLetters, Initialization, OnPoison, Outcome, PendingCheckpoint, Prepared, ProcessorError,

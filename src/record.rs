@@ -211,20 +211,6 @@ pub struct Gap {
     pub records: Option<u64>,
 }
 
-/// How to wait for records: the sooner they are seen, the more the waiting costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WaitStrategy {
-    /// Sleeps until woken by the put, some 10 microseconds late, if there are no news in the first
-    /// 20; costs nothing while it sleeps.
-    #[default]
-    Park,
-    /// Looks again and again, and lets other threads run in between.
-    Yield,
-    /// Looks again and again: well below a microsecond late, takes a whole core.
-    Spin,
-}
-
 /// Memory that published records lie in: a mapped segment. A batch keeps it alive.
 pub(crate) trait Pages: Send + Sync {
     /// The bytes from `start` on; they are those of published records and what lies between.
@@ -321,6 +307,11 @@ impl Batch {
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The data of all records together, in bytes.
+    pub(crate) fn total_data_bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| u64::from(entry.data_len)).sum()
     }
 
     /// The record at this place of the batch.

@@ -48,6 +48,18 @@ fn billing(stream: &Stream) -> Application {
 }
 
 #[test]
+fn the_owners_that_a_shard_has_had_are_counted() {
+    let Fixture { stream, directory: _directory } = Fixture::new(1);
+    put(&stream, "a");
+    for owners in 1..4 {
+        process(&stream);
+        assert_eq!(billing(&stream).shards().unwrap()[0].owners, owners);
+    }
+    billing(&stream).seek(HORIZON, "again").unwrap();
+    assert_eq!(billing(&stream).shards().unwrap()[0].owners, 4);
+}
+
+#[test]
 fn an_application_tells_how_far_it_is_and_who_is_there() {
     let Fixture { stream, directory: _directory } = Fixture::new(1);
     assert_eq!(Application::list(&stream).unwrap(), Vec::<String>::new());

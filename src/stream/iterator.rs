@@ -11,10 +11,11 @@ use crate::format::segment_header::SEGMENT_HEADER_LEN;
 use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
-use crate::record::{Batch, Gap, Lag, Limit, WaitStrategy};
+use crate::record::{Batch, Gap, Lag, Limit};
 use crate::shard::Shard;
 use crate::shard::cursor::{Place, Reading};
 use crate::stream::Stream;
+use crate::wait_strategy::WaitStrategy;
 
 /// How long a reader sleeps before it looks again what another process has written.
 pub(super) const POLL: Duration = Duration::from_millis(1);

@@ -65,6 +65,9 @@ pub struct ApplicationShard {
     pub lag: Lag,
     /// Whether a pool that is there has the shard.
     pub is_owned: bool,
+    /// How many owners the shard has had; a seek counts as one. A number that rises all the time
+    /// says that pools take the shard from each other.
+    pub owners: u64,
 }
 
 impl Application {
@@ -113,6 +116,7 @@ impl Application {
                 checkpoint: Checkpoint::at(row.checkpoint),
                 pending: row.pending.map(PendingCheckpoint::from),
                 lag: row.checkpoint.and_then(|at| lag(at).ok()).unwrap_or_default(),
+                owners: row.epoch,
                 is_owned: row.owner.is_some_and(is_there),
             })
         };

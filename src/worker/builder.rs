@@ -206,8 +206,9 @@ impl WorkerPoolBuilder {
     }
 
     /// How long a callback may run before its shard is reported as
-    /// [stalled](crate::ShardStatus::is_stalled): 60 seconds unless said otherwise. Nothing is done
-    /// about it: only you know whether it may be interrupted.
+    /// [stalled](crate::ShardStatus::is_stalled): 60 seconds unless said otherwise. It is counted
+    /// and, with the feature `tracing`, told as an event, once. Nothing else is done about it: only
+    /// you know whether it may be interrupted.
     pub fn stall_limit(mut self, limit: Duration) -> Self {
         self.options.stall_limit = limit;
         self

@@ -13,6 +13,7 @@ use crate::lineage::ShardInfo;
 use crate::position::ShardId;
 use crate::worker::balance::{self, Share};
 use crate::worker::checkpoint::Checkpoint;
+use crate::worker::journal::Change;
 use crate::worker::lease::{self, Lease};
 use crate::worker::lease_table::Members;
 use crate::worker::shard_worker::Shared;
@@ -132,6 +133,7 @@ impl Coordinator {
             self.held.insert(shard, (lease.epoch(), recall.clone()));
             let entry = Entry::new(ShardState::Running, lease.checkpoint());
             pool.board.update(shard, |old| old.go_on_as(entry));
+            pool.board.tell(shard, Change::LeaseTaken { epoch: lease.epoch() });
             taken.push(Taken { shard: self.shards[&shard].clone(), lease, recall });
         }
         for shard in moves.ask {

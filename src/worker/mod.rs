@@ -2,7 +2,7 @@
 //!
 //! - `builder.rs`, `pool.rs`: what users hold in their hands
 //! - `processor.rs`, `checkpoint.rs`: what users write, and what it is lent
-//! - `shard_worker.rs`: one shard's worker: a batch, the callback, the checkpoint
+//! - `shard_worker/`: one shard's worker: a batch, the callback, the checkpoint; failing, leaving
 //! - `linger.rs`: waiting for a fuller batch
 //! - `supervisor.rs`: who works when; catching a panic
 //! - `poison.rs`, `dead_letter.rs`: the record that fails always: finding it, putting it aside
@@ -10,7 +10,7 @@
 //! - `control_table.rs`, `member.rs`: who has a shard and how far it is, and who is there, in files
 //! - `coordinator.rs`, `balance.rs`: which shards this pool works on, if there are several pools
 //! - `application.rs`: an application looked at from outside, and set back or forward
-//! - `status.rs`: what is going on
+//! - `status.rs`: what is going on; `callback.rs`, `journal.rs`: what takes too long, what happens
 //! - `source.rs`: where records come from
 //!
 //! A worker is a value that is always in one place: in the queue of those that are ready, with the
@@ -20,10 +20,12 @@
 mod application;
 mod balance;
 mod builder;
+mod callback;
 mod checkpoint;
 mod control_table;
 mod coordinator;
 mod dead_letter;
+mod journal;
 mod lease;
 mod lease_table;
 mod linger;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::lineage::ShardInfo;
+use crate::metrics::Snapshot;
 use crate::os::clock::Ticker;
 use crate::position::{ShardId, StartingPosition};
 use crate::record::Lag;
@@ -48,8 +49,10 @@ use crate::worker::supervisor::Supervisor;
 /// the records lie in, which the system may take back at any time. What a slow shard has to do
 /// waits in the log.
 ///
-/// The library logs nothing. The last failure of each shard is in
-/// [`status`](Self::status) as [`last_error`](ShardStatus::last_error), and in what
+/// The library logs nothing, unless it has the feature `tracing`: then it emits an event when a
+/// lease is taken, lost or handed over, and when a worker starts, fails, stalls or ends. The last
+/// failure of each shard is in [`status`](Self::status) as
+/// [`last_error`](ShardStatus::last_error), and in what
 /// [`shutdown`](Self::shutdown) returns if the shard was not over it.
 ///
 /// Dropping a pool stops it as [`shutdown`](Self::shutdown) does, however long the callbacks that
@@ -98,22 +101,30 @@ impl WorkerPool {
     pub fn status(&self) -> Vec<ShardStatus> {
         let now = self.ticker.now();
         let (shards, _) = self.board.snapshot();
-        let status = |(shard, entry): (ShardId, Entry)| ShardStatus {
-            shard,
-            state: entry.state,
-            records_processed: entry.records_processed,
-            checkpoint: entry.checkpoint,
-            lag: self.lag(shard, &entry).unwrap_or_default(),
-            failed_attempts: entry.failed_attempts,
-            last_error: entry.last_error,
-            poison: entry.poison,
-            dead_letters: entry.dead_letters,
-            callback_running_for: entry.callback_since.map(|since| now.duration_since(since)),
-            is_stalled: entry
-                .callback_since
-                .is_some_and(|since| now.duration_since(since) >= self.stall_limit),
+        let status = |(shard, entry): (ShardId, Entry)| {
+            let (callback_running_for, is_stalled) = entry.running_for(now, self.stall_limit);
+            ShardStatus {
+                shard,
+                state: entry.state,
+                records_processed: entry.counts.records_processed,
+                checkpoint: entry.checkpoint,
+                lag: self.lag(shard, &entry).unwrap_or_default(),
+                failed_attempts: entry.failed_attempts,
+                last_error: entry.last_error,
+                poison: entry.poison,
+                dead_letters: entry.counts.dead_letters,
+                callback_running_for,
+                is_stalled,
+            }
         };
         shards.into_iter().map(status).collect()
+    }
+
+    /// What the pool has done, and how each shard is going, as numbers for those who collect such
+    /// things.
+    pub fn metrics(&self) -> Snapshot {
+        let lag = |shard, position| self.source.lag_at(shard, position);
+        self.board.metrics(self.ticker.now(), self.stall_limit, lag)
     }
 
     /// Waits until every record that was put before this call is processed, in the shards that
@@ -244,7 +255,7 @@ pub(super) fn assemble<S: Source>(
         dead_letters: DeadLetters::in_directory(path),
         factory,
         options,
-        board: Arc::new(Board::new()),
+        board: Arc::new(Board::new(path)),
     }
 }
 

@@ -2,16 +2,20 @@
 //! pool and read by its owner.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::Result;
+use crate::metrics::{ShardCounts, ShardMetrics, Snapshot};
 use crate::os::signal::Event;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
-use crate::record::Lag;
+use crate::record::{Batch, Lag};
 #[cfg(feature = "serde")]
 use crate::serialization::option_as_ms;
+use crate::worker::callback::Callback;
 use crate::worker::checkpoint::Checkpoint;
 
 /// How one shard is going; see [`WorkerPool::status`](crate::WorkerPool::status).
@@ -75,6 +79,16 @@ pub enum ShardState {
     Unowned,
 }
 
+impl ShardState {
+    /// Whether the pool has the shard.
+    fn is_leased(self) -> bool {
+        match self {
+            Self::Running | Self::Idle | Self::Retrying | Self::Parked => true,
+            Self::WaitingForParents | Self::Ended | Self::Elsewhere | Self::Unowned => false,
+        }
+    }
+}
+
 /// How one shard was left; see [`WorkerPool::shutdown`](crate::WorkerPool::shutdown).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -117,15 +131,14 @@ pub(super) enum Stage {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) state: ShardState,
-    pub(super) records_processed: u64,
+    pub(super) counts: ShardCounts,
     pub(super) checkpoint: Checkpoint,
     /// Behind the last record that was processed: none behind the shard's end.
     pub(super) position: Option<StartingPosition>,
     pub(super) failed_attempts: u32,
     pub(super) last_error: Option<String>,
     pub(super) poison: Option<SequenceNumber>,
-    pub(super) dead_letters: u64,
-    pub(super) callback_since: Option<Instant>,
+    pub(super) callback: Option<Callback>,
     /// How it ended, as soon as it has.
     pub(super) outcome: Option<Outcome>,
 }
@@ -135,14 +148,13 @@ impl Entry {
     pub(super) fn new(state: ShardState, checkpoint: Checkpoint) -> Self {
         Self {
             state,
-            records_processed: 0,
+            counts: ShardCounts::default(),
             checkpoint,
             position: checkpoint.position(),
             failed_attempts: 0,
             last_error: None,
             poison: None,
-            dead_letters: 0,
-            callback_since: None,
+            callback: None,
             outcome: None,
         }
     }
@@ -159,12 +171,7 @@ impl Entry {
 
     /// What this pool has done stays, the rest is as in `other`.
     pub(super) fn go_on_as(&mut self, other: Self) {
-        *self = Self {
-            records_processed: self.records_processed,
-            last_error: self.last_error.take(),
-            dead_letters: self.dead_letters,
-            ..other
-        };
+        *self = Self { counts: self.counts, last_error: self.last_error.take(), ..other };
     }
 
     /// Notes that an attempt has failed: its records come again from the checkpoint on.
@@ -173,13 +180,28 @@ impl Entry {
         self.position = self.checkpoint.position();
         self.failed_attempts = failed_attempts;
         self.last_error = Some(error);
-        self.callback_since = None;
+    }
+
+    /// Notes that a batch was processed.
+    pub(super) fn count(&mut self, batch: &Batch) {
+        self.counts.batches_processed += u64::from(!batch.is_empty());
+        self.counts.records_processed += batch.len() as u64;
+        self.counts.data_bytes_processed += batch.total_data_bytes();
+    }
+
+    /// How long the callback that is running has been running, and whether that is too long.
+    pub(super) fn running_for(&self, now: Instant, limit: Duration) -> (Option<Duration>, bool) {
+        let running_for = self.callback.map(|callback| callback.running_for(now));
+        (running_for, running_for.is_some_and(|running_for| running_for >= limit))
     }
 }
 
 /// Where the threads of a pool and its owner meet.
 #[derive(Debug)]
 pub(super) struct Board {
+    pub(super) application: Arc<str>,
+    /// The directory of the stream.
+    pub(super) stream: Arc<str>,
     entries: Mutex<Entries>,
     /// Rung with each new version.
     changed: Condvar,
@@ -196,9 +218,17 @@ struct Entries {
 }
 
 impl Board {
-    pub(super) fn new() -> Self {
+    /// Of the application whose files are in this directory of a stream.
+    pub(super) fn new(path: &Path) -> Self {
         let entries = Entries { version: 0, stage: Stage::Consuming, shards: BTreeMap::new() };
-        Self { entries: Mutex::new(entries), changed: Condvar::new(), supervisor: Arc::default() }
+        let name = |part: Option<&Path>| part.unwrap_or(path).to_string_lossy().into();
+        Self {
+            application: name(path.file_name().map(Path::new)),
+            stream: name(path.ancestors().nth(2)),
+            entries: Mutex::new(entries),
+            changed: Condvar::new(),
+            supervisor: Arc::default(),
+        }
     }
 
     /// Changes the entry of a shard, which gets a new one if it has none.
@@ -218,6 +248,41 @@ impl Board {
     pub(super) fn snapshot(&self) -> (BTreeMap<ShardId, Entry>, u64) {
         let entries = self.entries.lock();
         (entries.shards.clone(), entries.version)
+    }
+
+    /// Changes all entries, but none of their states.
+    pub(super) fn update_all(&self, mut change: impl FnMut(ShardId, &mut Entry)) {
+        let mut entries = self.entries.lock();
+        entries.shards.iter_mut().for_each(|(shard, entry)| change(*shard, entry));
+    }
+
+    /// What there is to count and measure; `lag` tells what is at and behind a place.
+    pub(super) fn metrics(
+        &self,
+        now: Instant,
+        stall_limit: Duration,
+        lag: impl Fn(ShardId, StartingPosition) -> Result<Lag>,
+    ) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for (shard, entry) in self.snapshot().0 {
+            let (callback_running_for, is_stalled) = entry.running_for(now, stall_limit);
+            snapshot.shards.push(ShardMetrics {
+                application: Arc::clone(&self.application),
+                stream: Arc::clone(&self.stream),
+                shard,
+                counts: entry.counts,
+                is_leased: entry.state.is_leased(),
+                lag: match entry.position {
+                    _ if entry.state == ShardState::Elsewhere => None,
+                    Some(position) => lag(shard, position).ok(),
+                    None => Some(Lag::default()),
+                },
+                failed_attempts: entry.failed_attempts,
+                callback_running_for,
+                is_stalled,
+            });
+        }
+        snapshot
     }
 
     /// Waits for a version after this one; false if there was none by the deadline.

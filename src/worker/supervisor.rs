@@ -87,6 +87,8 @@ pub(super) struct Supervisor<S: Source> {
     look_failures: u32,
     /// After which time to look for news that nobody tells.
     poll: Duration,
+    /// When a callback may next have run too long.
+    stall_at: Option<Instant>,
     has_left: bool,
 }
 
@@ -107,6 +109,7 @@ impl<S: Source> Supervisor<S> {
             look_at: now,
             look_failures: 0,
             poll: SHORTEST_POLL,
+            stall_at: Some(now),
             has_left: false,
         };
         supervisor.look(now)?;
@@ -138,20 +141,29 @@ impl<S: Source> Supervisor<S> {
         while let Ok((worker, turn)) = self.returned.1.try_recv() {
             self.take_back(worker, turn);
         }
+        self.tell_stalls_if_due();
         if self.pool.board.stage() != Stage::Consuming {
             self.stop_all();
-            return (self.workers > 0).then_some(None);
+            return (self.workers > 0).then_some(self.stall_at);
         }
         self.look_if_due();
         self.retry_failed();
         let look_again_at = self.wake_idle();
         let due = self.retrying.iter().map(|(due, _)| *due);
         let idle_due = self.idle.iter().filter_map(|(due, _)| *due);
-        Some(due.chain(idle_due).chain(look_again_at).chain([self.look_at]).min())
+        let due = due.chain(idle_due).chain(look_again_at).chain(self.stall_at);
+        Some(due.chain([self.look_at]).min())
     }
 
     fn now(&self) -> Instant {
         self.pool.options.ticker.now()
+    }
+
+    fn tell_stalls_if_due(&mut self) {
+        let now = self.now();
+        if self.stall_at.is_some_and(|at| at <= now) {
+            self.stall_at = self.pool.board.tell_stalls(now, self.pool.options.stall_limit);
+        }
     }
 
     fn take_back(&mut self, worker: ShardWorker<S>, turn: Turn) {
@@ -215,7 +227,16 @@ impl<S: Source> Supervisor<S> {
             self.wake(worker);
         }
         self.wake_recalled();
+        #[cfg(feature = "metrics")]
+        self.publish();
         looked
+    }
+
+    #[cfg(feature = "metrics")]
+    fn publish(&self) {
+        let source = &self.pool.source;
+        let lag = |shard, position| source.lag(&source.cursor(shard, position)?);
+        self.pool.board.metrics(self.now(), self.pool.options.stall_limit, lag).publish();
     }
 
     /// Hands out those that are here and are to let go.
@@ -267,6 +288,7 @@ impl<S: Source> Supervisor<S> {
         if !mem::replace(&mut self.has_left, true) {
             // If the others are not told, they see it when the pool is gone.
             let _ = self.pool.table.leave();
+            self.pool.board.tell_shutdown();
         }
         let mut workers = mem::take(&mut self.parked);
         workers.extend(self.idle.drain(..).map(|(_, worker)| worker));
@@ -281,6 +303,8 @@ impl<S: Source> Drop for Supervisor<S> {
         for _ in 0..self.pool.options.threads {
             let _ = self.ready.0.send(None);
         }
+        #[cfg(feature = "metrics")]
+        self.publish();
         self.pool.board.enter(Stage::Finished);
     }
 }

@@ -3,6 +3,7 @@
 mod begin;
 mod checkpoint;
 mod failure;
+mod journal;
 mod lineage;
 mod linger;
 mod many;

@@ -1,6 +1,9 @@
 //! One shard's worker: reads a batch, runs the callback, checkpoints, and begins anew at the
 //! checkpoint after each failure.
 
+mod failure;
+mod last_turn;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,16 +13,18 @@ use crate::os::signal::Event;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
 use crate::record::{Batch, Limit};
 use crate::worker::builder::Options;
+use crate::worker::callback::PROCESS_RECORDS;
 use crate::worker::checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer, PendingCheckpoint};
 use crate::worker::coordinator::{Recall, RecallFlag};
 use crate::worker::dead_letter::DeadLetters;
+use crate::worker::journal::Change;
 use crate::worker::lease::Lease;
 use crate::worker::lease_table::LeaseTable;
 use crate::worker::linger::{Linger, Lingering};
-use crate::worker::poison::{OnPoison, PoisonSearch};
+use crate::worker::poison::PoisonSearch;
 use crate::worker::processor::{Factory, Initialization, ProcessorError, RecordProcessor};
 use crate::worker::source::Source;
-use crate::worker::status::{Board, Outcome, ShardState, Stage};
+use crate::worker::status::{Board, ShardState};
 use crate::worker::supervisor::caught;
 
 /// What all threads of a pool share.
@@ -148,7 +153,7 @@ impl<S: Source> ShardWorker<S> {
         let idle = batch.is_empty() && next.is_some();
         pool.board.update(self.shard.id, |entry| {
             entry.state = if idle { ShardState::Idle } else { ShardState::Running };
-            entry.records_processed += batch.len() as u64;
+            entry.count(&batch);
             entry.checkpoint = self.lease.checkpoint();
             entry.position = next.as_ref().map(|cursor| pool.source.position(cursor));
             entry.failed_attempts = self.failures;
@@ -163,7 +168,7 @@ impl<S: Source> ShardWorker<S> {
         let checkpoint = self.lease.checkpoint();
         let position = checkpoint.position().expect("an ended shard has no worker");
         let cursor = Some(pool.source.cursor(self.shard.id, position)?);
-        let processor = callback(pool, self.shard.id, || (pool.factory)(&self.shard));
+        let processor = callback(pool, self.shard.id, "factory", || (pool.factory)(&self.shard));
         let delivered = checkpoint.number();
         let running = Running { processor, cursor, lingering: None, delivered, unsaved: None };
         let running = self.running.insert(running);
@@ -173,8 +178,10 @@ impl<S: Source> ShardWorker<S> {
             pending: self.lease.pending().cloned().map(PendingCheckpoint::from),
             attempt: self.failures.saturating_add(1),
         };
-        callback(pool, self.shard.id, || running.processor.initialize(&initialization));
-        let after = callback(pool, self.shard.id, || running.processor.resume_after())?;
+        let initialize = || running.processor.initialize(&initialization);
+        callback(pool, self.shard.id, "initialize", initialize);
+        let resume_after = || running.processor.resume_after();
+        let after = callback(pool, self.shard.id, "resume_after", resume_after)?;
         if let Some(number) = after {
             // Before anything else: the number may be of another shard.
             let position = StartingPosition::AfterSequenceNumber(number);
@@ -182,6 +189,7 @@ impl<S: Source> ShardWorker<S> {
             running.delivered = Some(number);
             self.lease.store(Checkpoint::AfterSequenceNumber(number))?;
         }
+        pool.board.tell(self.shard.id, Change::Started { attempt: initialization.attempt });
         Ok(Turn::Again)
     }
 
@@ -235,7 +243,7 @@ impl<S: Source> ShardWorker<S> {
         // A dead letter is passed over: it comes alone.
         if !self.search.is_dead(last) {
             self.search.try_batch(batch, running.delivered);
-            callback(pool, self.shard.id, || {
+            callback(pool, self.shard.id, PROCESS_RECORDS, || {
                 running.processor.process_records(batch, &mut checkpointer)
             })?;
             self.search.succeed();
@@ -284,7 +292,7 @@ impl<S: Source> ShardWorker<S> {
 
     fn end(&mut self, pool: &Shared<S>) -> Result<Turn, ProcessorError> {
         let running = self.running.as_mut().expect("a processor sees the end");
-        callback(pool, self.shard.id, || running.processor.shard_ended())?;
+        callback(pool, self.shard.id, "shard_ended", || running.processor.shard_ended())?;
         self.lease.store(Checkpoint::ShardEnd)?;
         self.drop_processor();
         pool.board.update(self.shard.id, |entry| {
@@ -293,124 +301,8 @@ impl<S: Source> ShardWorker<S> {
             entry.position = None;
             entry.failed_attempts = 0;
         });
+        pool.board.tell(self.shard.id, Change::ShardEnded);
         Ok(Turn::Ended)
-    }
-
-    fn fail(&mut self, pool: &Shared<S>, error: String) -> Turn {
-        let cursor = self.running.as_ref().and_then(|running| running.cursor.clone());
-        let is_lost = self.lease.is_lost();
-        if let (true, Some(running)) = (is_lost, &mut self.running) {
-            let lease_lost = || running.processor.lease_lost();
-            let _ = caught(|| callback(pool, self.shard.id, lease_lost));
-        }
-        self.drop_processor();
-        self.failures = self.failures.saturating_add(1);
-        let is_of_records = !self.lease.take_failure();
-        let checkpoint = self.lease.checkpoint().number();
-        let failures = self.search.fail(is_of_records, checkpoint).unwrap_or(self.failures);
-        pool.board.update(self.shard.id, |entry| {
-            entry.checkpoint = self.lease.checkpoint();
-            entry.poison = self.search.poison();
-            entry.fail(self.failures, error.clone());
-            if is_lost {
-                entry.state = ShardState::Elsewhere;
-            }
-        });
-        let retry = Turn::Retry(pool.options.retry_delay.after(failures));
-        match (self.search.poison(), cursor) {
-            _ if is_lost => Turn::Gone,
-            (Some(poison), Some(cursor)) => match pool.options.on_poison {
-                OnPoison::Retry => retry,
-                OnPoison::DeadLetter => match self.put_aside(pool, &cursor, poison, &error) {
-                    Ok(()) => Turn::Retry(Duration::ZERO),
-                    Err(why) => {
-                        let error = format!("cannot put {poison} aside: {why}; it failed: {error}");
-                        pool.board.update(self.shard.id, |entry| entry.last_error = Some(error));
-                        retry
-                    }
-                },
-                OnPoison::Park => {
-                    pool.board.update(self.shard.id, |entry| entry.state = ShardState::Parked);
-                    Turn::Park
-                }
-                OnPoison::Stop => {
-                    pool.board.enter(Stage::Stopping);
-                    retry
-                }
-            },
-            _ => retry,
-        }
-    }
-
-    /// Makes a dead letter of the record at the cursor.
-    fn put_aside(
-        &mut self,
-        pool: &Shared<S>,
-        cursor: &S::Cursor,
-        poison: SequenceNumber,
-        cause: &str,
-    ) -> Result<()> {
-        let (batch, _) =
-            pool.source.read(cursor, Limit { max_records: 1, ..pool.options.limit })?;
-        assert_eq!(batch.last_sequence_number(), Some(poison), "it was read there before");
-        pool.dead_letters.put_aside(&batch, pool.options.attempts, cause)?;
-        self.search.bury(poison, self.lease.checkpoint().number());
-        self.failures = 0;
-        pool.board.update(self.shard.id, |entry| {
-            entry.poison = None;
-            entry.dead_letters += 1;
-        });
-        Ok(())
-    }
-
-    /// The last turn: another pool asks for the shard.
-    fn hand_over(&mut self, pool: &Shared<S>) -> Turn {
-        let told = self.let_go(pool, true);
-        pool.board.update(self.shard.id, |entry| {
-            entry.checkpoint = self.lease.checkpoint();
-            if let Err(error) = told {
-                entry.fail(self.failures.saturating_add(1), error);
-            }
-            entry.state = ShardState::Elsewhere;
-        });
-        Turn::Gone
-    }
-
-    /// The last turn: the pool shuts down.
-    pub(super) fn stop(&mut self, pool: &Shared<S>) -> Turn {
-        let told = self.let_go(pool, pool.board.stage() == Stage::Stopping);
-        pool.board.update(self.shard.id, |entry| {
-            entry.checkpoint = self.lease.checkpoint();
-            if let Err(error) = told {
-                entry.fail(self.failures.saturating_add(1), error);
-            }
-            entry.outcome = Some(match (entry.failed_attempts, &entry.last_error) {
-                _ if entry.state == ShardState::Elsewhere => return,
-                // Also if the next attempt had begun, and had not got anywhere.
-                (attempts @ 1.., Some(error)) => Outcome::Failed { attempts, error: error.clone() },
-                _ => Outcome::Stopped,
-            });
-        });
-        Turn::Gone
-    }
-
-    /// Tells the processor, if it may be, that nothing comes any more, and gives the lease back. An
-    /// error is what the processor failed with.
-    fn let_go(&mut self, pool: &Shared<S>, may_tell: bool) -> Result<(), String> {
-        let told = match &mut self.running {
-            Some(running) if may_tell => {
-                let mut checkpointer = Checkpointer::new(&mut self.lease, running.delivered);
-                let shutdown_requested = || running.processor.shutdown_requested(&mut checkpointer);
-                caught(|| callback(pool, self.shard.id, shutdown_requested))
-            }
-            _ => Ok(()),
-        };
-        let saved = self.save().map_err(|error| error.to_string());
-        self.drop_processor();
-        if self.lease.is_lost() || self.lease.release().is_err() && self.lease.is_lost() {
-            pool.board.update(self.shard.id, |entry| entry.state = ShardState::Elsewhere);
-        }
-        told.and(saved)
     }
 
     /// Whatever it says to that: nobody needs it any more.
@@ -420,11 +312,12 @@ impl<S: Source> ShardWorker<S> {
     }
 }
 
-/// Runs code of the user's, which may take any time.
-fn callback<S, T>(pool: &Shared<S>, shard: ShardId, run: impl FnOnce() -> T) -> T {
-    let now = pool.options.ticker.now();
-    pool.board.update(shard, |entry| entry.callback_since = Some(now));
-    let result = run();
-    pool.board.update(shard, |entry| entry.callback_since = None);
-    result
+/// Runs code of the user's.
+fn callback<S, T>(
+    pool: &Shared<S>,
+    shard: ShardId,
+    name: &'static str,
+    run: impl FnOnce() -> T,
+) -> T {
+    pool.board.call(&pool.options.ticker, shard, name, run)
 }

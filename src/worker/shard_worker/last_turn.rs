@@ -1,0 +1,69 @@
+//! How a worker lets go of its shard: handed over, or stopped.
+
+use super::{ShardWorker, Shared, Turn, callback};
+use crate::worker::checkpoint::Checkpointer;
+use crate::worker::journal::Change;
+use crate::worker::source::Source;
+use crate::worker::status::{Outcome, ShardState, Stage};
+use crate::worker::supervisor::caught;
+
+impl<S: Source> ShardWorker<S> {
+    /// The last turn: another pool asks for the shard.
+    pub(super) fn hand_over(&mut self, pool: &Shared<S>) -> Turn {
+        let told = self.let_go(pool, true, Change::LeaseHandedOver);
+        pool.board.update(self.shard.id, |entry| {
+            entry.checkpoint = self.lease.checkpoint();
+            if let Err(error) = told {
+                entry.fail(self.failures.saturating_add(1), error);
+            }
+            entry.state = ShardState::Elsewhere;
+        });
+        Turn::Gone
+    }
+
+    /// The last turn: the pool shuts down.
+    pub(in crate::worker) fn stop(&mut self, pool: &Shared<S>) -> Turn {
+        let may_tell = pool.board.stage() == Stage::Stopping;
+        let told = self.let_go(pool, may_tell, Change::Stopped);
+        pool.board.update(self.shard.id, |entry| {
+            entry.checkpoint = self.lease.checkpoint();
+            if let Err(error) = told {
+                entry.fail(self.failures.saturating_add(1), error);
+            }
+            entry.outcome = Some(match (entry.failed_attempts, &entry.last_error) {
+                _ if entry.state == ShardState::Elsewhere => return,
+                // Also if the next attempt had begun, and had not got anywhere.
+                (attempts @ 1.., Some(error)) => Outcome::Failed { attempts, error: error.clone() },
+                _ => Outcome::Stopped,
+            });
+        });
+        Turn::Gone
+    }
+
+    /// Tells the processor, if it may be, that nothing comes any more, and gives the lease back. An
+    /// error is what the processor failed with.
+    fn let_go(
+        &mut self,
+        pool: &Shared<S>,
+        may_tell: bool,
+        change: Change<'_>,
+    ) -> Result<(), String> {
+        let told = match &mut self.running {
+            Some(running) if may_tell => {
+                let mut checkpointer = Checkpointer::new(&mut self.lease, running.delivered);
+                let shutdown_requested = || running.processor.shutdown_requested(&mut checkpointer);
+                caught(|| callback(pool, self.shard.id, "shutdown_requested", shutdown_requested))
+            }
+            _ => Ok(()),
+        };
+        let saved = self.save().map_err(|error| error.to_string());
+        self.drop_processor();
+        if self.lease.is_lost() || self.lease.release().is_err() && self.lease.is_lost() {
+            pool.board.update(self.shard.id, |entry| entry.state = ShardState::Elsewhere);
+            pool.board.tell(self.shard.id, Change::LeaseLost);
+        } else {
+            pool.board.tell(self.shard.id, change);
+        }
+        told.and(saved)
+    }
+}
