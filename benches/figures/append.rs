@@ -1,20 +1,9 @@
 //! Putting without waiting for the disk.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
 use std::time::Instant;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, buffered};
 use crate::{Ours, contestant, directory, per_record, row};
-
-fn buffered(path: &Path, data: &[u8], bytes: usize) -> f64 {
-    let file = File::create(path).unwrap();
-    let mut writer = BufWriter::with_capacity(64 << 10, file);
-    let nanos = per_record(bytes / data.len(), || writer.write_all(data).unwrap());
-    writer.flush().unwrap();
-    nanos
-}
 
 /// Lets the threads behind a stream get ahead of the next round.
 fn catch_up() {
@@ -24,16 +13,17 @@ fn catch_up() {
 pub fn sustained(size: usize) {
     let data = vec![7; size];
     let bytes = 256 << 20;
-    let (mut cold, mut ready) = (Limits::new(), Limits::new());
+    let (mut cold, mut ready) =
+        (Limits::new(&directory()).unwrap(), Limits::new(&directory()).unwrap());
     let ours = Ours::grown();
     let file = tempfile::NamedTempFile::new_in(directory()).unwrap();
     row(
         &format!("put {size} B, sustained"),
         8,
         vec![
-            contestant("limit: cold map, crc", || cold.fill(&data, bytes, false)),
-            contestant("limit: pre-faulted map, crc", || ready.fill(&data, bytes, true)),
-            contestant("BufWriter of 64 KiB", || buffered(file.path(), &data, bytes)),
+            contestant("limit: cold map, crc", || cold.fill(&data, bytes, false).unwrap()),
+            contestant("limit: pre-faulted map, crc", || ready.fill(&data, bytes, true).unwrap()),
+            contestant("BufWriter of 64 KiB", || buffered(file.path(), &data, bytes).unwrap()),
             contestant("put", || ours.put(&data, bytes)),
         ],
     );
@@ -42,13 +32,15 @@ pub fn sustained(size: usize) {
 pub fn prepared(size: usize) {
     let data = vec![7; size];
     let bytes = 4 << 20;
-    let mut ready = Limits::new();
+    let mut ready = Limits::new(&directory()).unwrap();
     let ours = Ours::grown();
     row(
         &format!("put {size} B, within what is prepared"),
         60,
         vec![
-            contestant("limit: pre-faulted map, crc", || ready.fill(&data, 64 << 20, true)),
+            contestant("limit: pre-faulted map, crc", || {
+                ready.fill(&data, 64 << 20, true).unwrap()
+            }),
             contestant("put", || {
                 catch_up();
                 ours.put(&data, bytes)

@@ -1,10 +1,10 @@
 //! Putting with `Durability::Sync`: acknowledged when it is on the disk.
 
-use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use millstream::{Durability, Stream};
 
+use crate::limits::Synced;
 use crate::{contestant, directory, per_record, row};
 
 const COUNT: usize = 1000;
@@ -35,19 +35,14 @@ fn put(stream: &Stream, threads: usize) -> f64 {
 pub fn durable() {
     let ours = tempfile::tempdir_in(directory()).unwrap();
     let ours = stream(&ours);
-    let bare = tempfile::tempfile_in(directory()).unwrap();
+    let mut bare = Synced::new(&directory()).unwrap();
     let data = [7; BYTES];
-    let mut offset = 0;
     row(
         "put 1 KiB, Sync",
         7,
         vec![
             contestant("limit: pwrite and fdatasync", || {
-                per_record(COUNT, || {
-                    bare.write_all_at(&data, offset).unwrap();
-                    bare.sync_data().unwrap();
-                    offset += BYTES as u64;
-                })
+                per_record(COUNT, || bare.put(&data).unwrap())
             }),
             contestant("put, 1 producer", || put(&ours, 1)),
             contestant("put, 32 producers", || put(&ours, 32)),

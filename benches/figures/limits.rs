@@ -1,46 +1,52 @@
-//! What ours is measured against: the same bytes in a map, without a log around them.
+//! What ours is measured against: the same bytes in a map, without a log around them, and what a
+//! program does that has no log. Shared by the benchmarks and `millstream bench`; all times are in ns
+//! per record.
+
+#![allow(unreachable_pub, reason = "each of those who share it uses a part")]
 
 use std::fs::File;
 use std::hint::black_box;
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::Instant;
 
-use memmap2::{MmapOptions, MmapRaw};
-
-use crate::directory;
+use memmap2::{Mmap, MmapOptions, MmapRaw};
+use tempfile::TempDir;
 
 /// The limit: the same bytes copied into a fresh map of a file with all its blocks, and checksummed.
 pub struct Limits {
-    directory: tempfile::TempDir,
+    directory: TempDir,
     files: usize,
 }
 
 const LIMIT_FILE_BYTES: usize = 64 << 20;
 
 impl Limits {
-    pub fn new() -> Self {
-        Self { directory: tempfile::tempdir_in(directory()).unwrap(), files: 0 }
+    /// Their files are in this directory, until they are dropped.
+    pub fn new(directory: &Path) -> io::Result<Self> {
+        Ok(Self { directory: tempfile::tempdir_in(directory)?, files: 0 })
     }
 
-    fn map(&mut self, populate: bool) -> MmapRaw {
+    fn map(&mut self, populate: bool) -> io::Result<MmapRaw> {
         self.files += 1;
         let path = self.directory.path().join(self.files.to_string());
-        let file = File::options().create_new(true).read(true).write(true).open(path).unwrap();
+        let file = File::options().create_new(true).read(true).write(true).open(path)?;
         let flags = rustix::fs::FallocateFlags::empty();
-        rustix::fs::fallocate(&file, flags, 0, LIMIT_FILE_BYTES as u64).unwrap();
-        let map = MmapOptions::new().len(LIMIT_FILE_BYTES).map_raw(&file).unwrap();
+        rustix::fs::fallocate(&file, flags, 0, LIMIT_FILE_BYTES as u64)?;
+        let map = MmapOptions::new().len(LIMIT_FILE_BYTES).map_raw(&file)?;
         if populate {
-            map.advise(memmap2::Advice::PopulateWrite).unwrap();
+            map.advise(memmap2::Advice::PopulateWrite)?;
         }
-        map
+        Ok(map)
     }
 
     /// Copies and checksums records until so many bytes are full.
-    pub fn fill(&mut self, data: &[u8], bytes: usize, populate: bool) -> f64 {
+    pub fn fill(&mut self, data: &[u8], bytes: usize, populate: bool) -> io::Result<f64> {
         let step = (32 + data.len()).next_multiple_of(32);
         let (mut records, mut nanos) = (0, 0);
         for _ in 0..bytes.div_ceil(LIMIT_FILE_BYTES) {
-            let map = self.map(populate);
+            let map = self.map(populate)?;
             let start = Instant::now();
             for at in (0..LIMIT_FILE_BYTES - step).step_by(step) {
                 // SAFETY: in bounds; this thread alone has the map.
@@ -54,19 +60,69 @@ impl Limits {
             }
             nanos += start.elapsed().as_nanos();
         }
-        nanos as f64 / records as f64
+        Ok(nanos as f64 / records as f64)
+    }
+}
+
+/// Writes records to a file through a buffer of 64 KiB, until so many bytes are written.
+pub fn buffered(path: &Path, data: &[u8], bytes: usize) -> io::Result<f64> {
+    let mut writer = BufWriter::with_capacity(64 << 10, File::create(path)?);
+    let count = (bytes / data.len()).max(1);
+    let start = Instant::now();
+    for _ in 0..count {
+        writer.write_all(data)?;
+    }
+    let nanos = start.elapsed().as_nanos() as f64 / count as f64;
+    writer.flush()?;
+    Ok(nanos)
+}
+
+/// A file to which each record is written and synced by itself.
+pub struct Synced {
+    file: File,
+    offset: u64,
+}
+
+impl Synced {
+    /// A file in this directory.
+    pub fn new(directory: &Path) -> io::Result<Self> {
+        Ok(Self { file: tempfile::tempfile_in(directory)?, offset: 0 })
+    }
+
+    /// Writes and syncs a record.
+    pub fn put(&mut self, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, self.offset)?;
+        self.offset += data.len() as u64;
+        self.file.sync_data()
     }
 }
 
 /// As many bytes as a stream has, in a warm map of a file.
-pub fn image_of(len: usize) -> memmap2::Mmap {
-    let mut file = tempfile::tempfile_in(directory()).unwrap();
-    let data = vec![7; 1 << 20];
-    for _ in 0..len >> 20 {
-        file.write_all(&data).unwrap();
+pub struct Image(Mmap);
+
+impl Image {
+    /// In a file in this directory.
+    pub fn new(directory: &Path, len: usize) -> io::Result<Self> {
+        let mut file = tempfile::tempfile_in(directory)?;
+        let data = vec![7; 1 << 20];
+        for _ in 0..len >> 20 {
+            file.write_all(&data)?;
+        }
+        // SAFETY: nobody else has the file.
+        let map = unsafe { Mmap::map(&file) }?;
+        map.advise(memmap2::Advice::PopulateRead)?;
+        Ok(Self(map))
     }
-    // SAFETY: nobody else has the file.
-    let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
-    map.advise(memmap2::Advice::PopulateRead).unwrap();
-    map
+
+    /// Checksums all that a reader of records with so many bytes of data has to.
+    pub fn sum(&self, record_bytes: usize) -> f64 {
+        let step = (40 + record_bytes).next_multiple_of(32);
+        let start = Instant::now();
+        let mut records = 0;
+        for at in (0..self.0.len() - step).step_by(step) {
+            black_box(crc32fast::hash(&self.0[at..at + record_bytes]));
+            records += 1;
+        }
+        start.elapsed().as_nanos() as f64 / f64::from(records)
+    }
 }

@@ -5,29 +5,20 @@ use std::time::Instant;
 
 use millstream::{Limit, ShardId, StartingPosition};
 
-use crate::limits::image_of;
-use crate::{Ours, contestant, row};
+use crate::limits::Image;
+use crate::{Ours, contestant, directory, row};
 
 pub fn replay(size: usize) {
     let data = vec![7; size];
     let ours = Ours::new();
     let bytes = 256 << 20;
     ours.put(&data, bytes);
-    let image = image_of(bytes);
-    let step = (40 + size).next_multiple_of(32);
+    let image = Image::new(&directory(), bytes).unwrap();
     row(
         &format!("replay {size} B, warm, verified"),
         9,
         vec![
-            contestant("limit: crc over a warm map", || {
-                let start = Instant::now();
-                let mut records = 0;
-                for at in (0..image.len() - step).step_by(step) {
-                    black_box(crc32fast::hash(&image[at..at + size]));
-                    records += 1;
-                }
-                start.elapsed().as_nanos() as f64 / f64::from(records)
-            }),
+            contestant("limit: crc over a warm map", || image.sum(size)),
             contestant("get_records", || {
                 let start = Instant::now();
                 let from = StartingPosition::TrimHorizon;

@@ -1,6 +1,7 @@
 //! The command line as its users meet it: arguments, pipes, signals, exit codes.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is a finding")]
 
+mod bench;
 mod checkpoint;
 mod dead_letters;
 mod errors;

@@ -2,6 +2,7 @@
 
 mod apps;
 mod bars;
+mod bench;
 mod checkpoint;
 mod child;
 mod create;
@@ -72,6 +73,7 @@ enum Verb {
     Export(export::Args),
     Import(import::Args),
     Demo(demo::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Verb::Export(args) => export::run(&args),
         Verb::Import(args) => import::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Bench(args) => bench::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
