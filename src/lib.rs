@@ -50,6 +50,7 @@
 //! | know what can go wrong | [`Error`] |
 //! | know how it differs from AWS | [`manual::kinesis`] |
 //! | come from the KCL | [`manual::workers`] |
+//! | use the command line in scripts | [`manual::command_line`] |
 //! | know what is on the disk | [`manual::format`] |
 //! | know how all this is tested | [`manual::testing`] |
 

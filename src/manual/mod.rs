@@ -1,5 +1,8 @@
 //! The manual: what is worth knowing beside the reference.
 
+#[doc = include_str!("command_line.md")]
+pub mod command_line {}
+
 #[doc = include_str!("format.md")]
 pub mod format {}
 

@@ -129,14 +129,14 @@ fn a_closed_pipe_behind_put_ends_it_and_loses_nothing() {
     put.stdout.take().unwrap().read_exact(&mut first).unwrap();
     let ended = Ran::from(put.wait_with_output().unwrap());
     writer.join().unwrap();
-    let ended = ended.failed(141, &["standard output was closed"]);
+    assert!(ended.code == Some(141) && !ended.stderr.contains("millstream:"), "{ended:?}");
     let summary = ended.stderr.lines().next().unwrap().replace(',', "");
     let put: u64 = summary.split(' ').nth(1).unwrap().parse().unwrap();
     assert_eq!(place.records(), put, "the summary counts what was put: {}", ended.stderr);
 }
 
 #[test]
-fn a_closed_pipe_behind_a_reader_is_an_error() {
+fn a_closed_pipe_behind_a_reader_is_silent_and_has_a_code() {
     let place = Place::with_shards(2);
     place.put(text(100_000)).succeeded();
     for args in [&["tail", &place.stream][..], &["work", &place.stream, "--app", "a"]] {
@@ -144,7 +144,7 @@ fn a_closed_pipe_behind_a_reader_is_an_error() {
         let mut first = [0; 20];
         reader.stdout.take().unwrap().read_exact(&mut first).unwrap();
         let ended = Ran::from(reader.wait_with_output().unwrap());
-        ended.failed(141, &["standard output was closed"]);
+        assert!(ended.code == Some(141) && !ended.stderr.contains("millstream:"), "{ended:?}");
     }
     // Had the checkpoint passed what was not written, records would be missing here.
     let rest = run(&["work", &place.stream, "--app", "a", "--until-idle"]).succeeded();

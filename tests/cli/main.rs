@@ -13,5 +13,6 @@ mod reshard;
 mod retention;
 mod shape;
 mod tail;
+mod top;
 mod verify;
 mod work;

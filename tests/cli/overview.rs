@@ -25,6 +25,11 @@ fn every_verb_has_help_with_an_example() {
         "export",
         "import",
         "demo",
+        "top",
+        "bench",
+        "cheat",
+        "completions",
+        "man",
     ] {
         let help = run(&[verb, "--help"]).succeeded();
         assert!(help.text().contains(&format!("  millstream {verb}")), "{verb}");

@@ -19,8 +19,9 @@ Exit codes:
   130  interrupted before the work was done
   141  standard output was closed by its reader (as a shell reports SIGPIPE)
 
-Errors are one line on standard error that begins with `millstream:`. Bars are drawn on
-standard error only if it is a terminal.";
+Errors are one line on standard error that begins with `millstream:`, but for the last one, which
+is silent. Bars and colours are for terminals only; NO_COLOR=1 takes the colours away there, too.
+`millstream cheat` shows the ten commands that people need.";
 
 /// Why the process ends with another code than 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,13 @@ impl From<Error> for Failure {
             }
             Error::StreamExists { .. } => Some("nothing was changed".to_owned()),
             Error::Locked { .. } => Some("wait for it or stop it".to_owned()),
+            Error::ShardNotFound { .. } | Error::ShardClosed { .. } => {
+                Some("`millstream info` shows the shards".to_owned())
+            }
+            Error::Corrupt { .. } => {
+                Some("`millstream verify` finds all damage, `repair` sets it aside".to_owned())
+            }
+            Error::Unsupported { .. } => Some("use a newer millstream".to_owned()),
             _ => None,
         };
         let failure = Self::new(exit, error.to_string());

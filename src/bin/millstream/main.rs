@@ -3,6 +3,7 @@
 mod apps;
 mod bars;
 mod bench;
+mod cheat;
 mod checkpoint;
 mod child;
 mod create;
@@ -14,6 +15,7 @@ mod export;
 mod failure;
 mod import;
 mod info;
+mod install;
 mod lines;
 mod ls;
 mod merge;
@@ -28,7 +30,9 @@ mod retention;
 mod ring;
 mod signals;
 mod split;
+mod style;
 mod tail;
+mod top;
 mod trim;
 mod verify;
 mod work;
@@ -37,6 +41,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use failure::Exit;
+use style::{RED, Style};
 
 /// Sharded, ordered, replayable streams in a directory, as in AWS Kinesis.
 ///
@@ -55,6 +62,7 @@ enum Verb {
     Create(create::Args),
     Ls(ls::Args),
     Info(info::Args),
+    Top(top::Args),
     Put(put::Args),
     Tail(tail::Args),
     Split(split::Args),
@@ -74,6 +82,9 @@ enum Verb {
     Import(import::Args),
     Demo(demo::Args),
     Bench(bench::Args),
+    Cheat(cheat::Args),
+    Completions(install::Completions),
+    Man(install::Man),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +92,7 @@ fn main() -> ExitCode {
         Verb::Create(args) => create::run(&args),
         Verb::Ls(args) => ls::run(&args),
         Verb::Info(args) => info::run(&args),
+        Verb::Top(args) => top::run(&args),
         Verb::Put(args) => put::run(&args),
         Verb::Tail(args) => tail::run(&args),
         Verb::Split(args) => split::run(&args),
@@ -100,12 +112,19 @@ fn main() -> ExitCode {
         Verb::Import(args) => import::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Cheat(args) => cheat::run(&args),
+        Verb::Completions(args) => install::completions(&args),
+        Verb::Man(args) => install::man(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // If standard error is gone as well, the exit code is all that is left to say it with.
-            let _ = writeln!(io::stderr(), "millstream: {failure}");
+            // Whoever has closed standard output knows it.
+            if failure.exit != Exit::OutputClosed {
+                let name = Style::of_stderr().paint(RED, "millstream:");
+                // If standard error is gone as well, the exit code is all that is left to say it.
+                let _ = writeln!(io::stderr(), "{name} {failure}");
+            }
             failure.code()
         }
     }

@@ -22,10 +22,11 @@ use contest::Contest;
 ///
 /// Beside each of ours stand the limits, which are the same bytes copied to a mapped file and
 /// checksummed, without a log (ready: all pages are in memory; cold: none is); and what a program
-/// does that has no log: a BufWriter, or a write and a sync for each record. They take turns, and what is shown is the median of the turns. SPEED is
-/// how many times as fast as the first line it is. P50 and so on are percentiles of the time that
-/// one call takes, the clock included; of `put to seen` and `put to pool`, from the beginning of a
-/// put to the moment at which a reader has the record.
+/// does that has no log: a BufWriter, or a write and a sync for each record. They take turns, and
+/// what is shown is the median of the turns. SPEED is how many times as fast as the first line it
+/// is. P50 and so on are percentiles of the time that one call takes, the clock included; of `put
+/// to seen` and `put to pool`, from the beginning of a put to the moment at which a reader has the
+/// record.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

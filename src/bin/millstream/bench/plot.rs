@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::contest::Figure;
 use super::table::{short, time};
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 800.0;
 const LEFT: f64 = 170.0;
 const RIGHT: f64 = 90.0;
 const BAR: f64 = 16.0;
@@ -97,7 +97,7 @@ fn lines(out: &mut String, top: f64, title: &str, figures: &[&Figure]) -> f64 {
     let top = title_at(out, top, title) + GAP;
     let power = |ns: u64| (ns.max(1) as f64).log10();
     let (low, high) = (power(least).floor(), power(most).ceil().max(power(least).floor() + 1.0));
-    let x = |step: usize| 60.0 + step as f64 * (WIDTH - 300.0) / (QUANTILES.len() - 1) as f64;
+    let x = |step: usize| 60.0 + step as f64 * (WIDTH - 380.0) / (QUANTILES.len() - 1) as f64;
     let y = |power: f64| top + HEIGHT * (high - power) / (high - low);
     for step in low as u32..=high as u32 {
         let at = y(f64::from(step));
@@ -122,7 +122,7 @@ fn lines(out: &mut String, top: f64, title: &str, figures: &[&Figure]) -> f64 {
             "<polyline class=\"line\" stroke=\"{colour}\"{dashes} points=\"{points}\"/>"
         );
         let (at, name) = (top + 18.0 * n as f64, format!("{}: {}", figure.work, figure.by));
-        let left = WIDTH - 228.0;
+        let left = WIDTH - 290.0;
         let _ = writeln!(
             out,
             "<line stroke=\"{colour}\"{dashes} stroke-width=\"3\" x1=\"{left}\" x2=\"{}\" \

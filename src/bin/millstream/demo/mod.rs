@@ -187,8 +187,8 @@ impl Demo {
         let middle = HashKey::new(range.start.get() + half);
         let [low, high]: [ShardId; 2] = stream.split_shard(shard.id, middle)?;
         self.show.say(&format!(
-            "4. {} is split while it is written and read, with {} records;\n   \
-             {low} and {high} have its clients from now on\n",
+            "4. {} is split while it is written and read,\n   \
+             with {} records; {low} and\n   {high} have its clients from now on\n",
             shard.id,
             HumanCount(records),
         ))
