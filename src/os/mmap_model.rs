@@ -1,4 +1,5 @@
-//! Maps for models: the interface of `mmap.rs` over memory that loom can see.
+//! Maps for models: the interface of `mmap.rs` over memory that loom can see. (Shuttle has no
+//! watched cells: under it, only what the threads see of each other is checked.)
 //!
 //! Words are loom's atomics. Bytes are plain memory, next to a cell for each range that loom
 //! watches: it fails a model in which one thread writes bytes while another reads or writes them,
@@ -20,8 +21,10 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+#[cfg(loom)]
 use loom::cell::UnsafeCell;
-use loom::sync::atomic::{AtomicU32, AtomicUsize};
+
+use crate::os::sync::atomic::{AtomicU32, AtomicUsize};
 
 const PAGE: usize = 4096;
 /// Words are looked for at multiples of this.
@@ -36,6 +39,26 @@ thread_local! {
 #[cfg(test)]
 pub(crate) fn forget_files() {
     FILES.take();
+}
+
+/// A cell that nobody watches.
+#[cfg(shuttle)]
+#[derive(Debug)]
+struct UnsafeCell<T>(T);
+
+#[cfg(shuttle)]
+impl<T> UnsafeCell<T> {
+    fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    fn with(&self, access: impl FnOnce(&T)) {
+        access(&self.0);
+    }
+
+    fn with_mut(&self, access: impl FnOnce(&T)) {
+        access(&self.0);
+    }
 }
 
 /// A file in memory.

@@ -3,23 +3,25 @@
 #[cfg(feature = "async")]
 pub(crate) mod alarm;
 pub(crate) mod clock;
+#[cfg(all(test, any(loom, shuttle)))]
+pub(crate) mod explore;
 pub(crate) mod fs;
+#[cfg(all(test, any(loom, shuttle)))]
+mod interleavings;
 pub(crate) mod lock;
-#[cfg(all(test, loom))]
-mod loom_tests;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) mod mmap;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(crate) mod mmap_model;
 pub(crate) mod shared_file;
 pub(crate) mod signal;
 #[cfg(test)]
 pub(crate) mod steps;
 pub(crate) mod sync;
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(crate) mod sync_model;
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(crate) use self::mmap_model as mmap;
 
 /// A number that nobody can know before.

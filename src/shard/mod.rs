@@ -11,8 +11,8 @@ pub(crate) mod cursor;
 pub(crate) mod flush;
 pub(crate) mod horizon;
 pub(crate) mod index;
-#[cfg(all(test, loom))]
-mod loom_tests;
+#[cfg(all(test, any(loom, shuttle)))]
+mod interleavings;
 mod maintenance;
 mod next;
 pub(crate) mod recovery;

@@ -18,7 +18,7 @@ use crate::shard::tail::{Grant, Mark, Tail};
 /// How many segments of a shard may be written at the same time: the active one, and those in
 /// which a slow producer has not published yet. Rolling on waits for the slowest.
 /// (Models have fewer, so that they come around.)
-pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 4 };
+pub(crate) const SLOTS: usize = if cfg!(any(loom, shuttle)) { 2 } else { 4 };
 /// A producer that crosses a multiple of so many bytes asks for maintenance: sixteen times in a
 /// segment, so that what is asked for is done long before it is needed; in a small one less often,
 /// but at least once before it is three quarters full.

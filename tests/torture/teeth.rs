@@ -17,31 +17,34 @@ enum Method {
     Unit(&'static str),
     /// The same with every interleaving of a few threads.
     Loom(&'static str),
+    /// The same with some interleavings of many threads.
+    Shuttle(&'static str),
     /// A test file.
     Test(&'static str),
     /// This program.
     Torture(&'static [&'static str]),
 }
-use Method::{Loom, Test, Torture, Unit};
+use Method::{Loom, Shuttle, Test, Torture, Unit};
 
 const KILL: Method = Torture(&["kill", "--cycles", "300"]);
 const POWER_CUT: Method = Torture(&["powercut", "--cycles", "300"]);
 const BLOCKS: Method = Torture(&["blocks", "--images", "600"]);
 const SYSCALLS: Method = Torture(&["syscalls"]);
-const LOOM: Method = Loom("loom_tests::");
+const LOOM: Method = Loom("interleavings::");
+const SHUTTLE: Method = Shuttle("interleavings::");
 const SUBSETS: Method = Unit("shard::images::");
 
 /// The bugs, what they are, and by what each is to be caught.
 const BUGS: [(&str, &str, &[Method]); 17] = [
     ("ack_before_sync", "a put is acknowledged before it is synced", &[POWER_CUT, BLOCKS]),
-    ("ack_own_bytes", "a sync does not wait for what others write before", &[LOOM]),
+    ("ack_own_bytes", "a sync does not wait for what others write before", &[LOOM, SHUTTLE]),
     ("relaxed_publish", "a frame is published without an order", &[LOOM]),
-    ("claim_in_two_steps", "a claim is a load and a store", &[LOOM, KILL]),
-    ("pad_not_synced", "where a segment ends is not synced", &[LOOM, POWER_CUT, BLOCKS]),
+    ("claim_in_two_steps", "a claim is a load and a store", &[LOOM, SHUTTLE, KILL]),
+    ("pad_not_synced", "where a segment ends is not synced", &[LOOM, SHUTTLE, POWER_CUT, BLOCKS]),
     ("stops_at_hole", "recovery stops at the first hole", &[SUBSETS, KILL]),
     ("end_not_told", "where a torn segment ended is not told", &[SUBSETS]),
     ("salt_left_out", "checksums do not begin from the salt", &[SUBSETS]),
-    ("sync_tried_again", "a failed sync is tried again", &[LOOM, SYSCALLS]),
+    ("sync_tried_again", "a failed sync is tried again", &[LOOM, SHUTTLE, SYSCALLS]),
     ("missing_on_eio", "a file that cannot be opened counts as missing", &[SYSCALLS]),
     ("sparse_segment", "segments are not allocated", &[Test("full_disk")]),
     ("spare_without_name", "the spare is used though its file is gone", &[Test("full_disk")]),
@@ -49,7 +52,11 @@ const BUGS: [(&str, &str, &[Method]); 17] = [
     ("checkpoint_before_processing", "a checkpoint precedes its records", &[KILL]),
     ("slot_not_alternated", "checkpoints go to one slot", &[Unit("format::control_row")]),
     ("child_before_parent", "a child does not wait for its parents", &[KILL]),
-    ("epoch_not_checked", "a checkpoint of an old owner is taken", &[Unit("the_old_owner")]),
+    (
+        "epoch_not_checked",
+        "a checkpoint of an old owner is taken",
+        &[Unit("the_old_owner"), SHUTTLE],
+    ),
 ];
 
 pub(crate) fn run(run: &Run) -> bool {
@@ -122,10 +129,9 @@ impl fmt::Display for Outcome {
 
 fn name(method: Method) -> String {
     match method {
-        Unit(tests) | Loom(tests) => {
-            let kind = if method == LOOM { "loom" } else { "tests" };
-            format!("{kind} {tests}")
-        }
+        Unit(tests) => format!("tests {tests}"),
+        Loom(tests) => format!("loom {tests}"),
+        Shuttle(tests) => format!("shuttle {tests}"),
         Test(file) => format!("tests/{file}.rs"),
         Torture(arguments) => arguments[0].to_owned(),
     }
@@ -135,7 +141,9 @@ fn name(method: Method) -> String {
 fn attack(bug: &str, method: Method, seed: u64) -> Outcome {
     let seed = seed.to_string();
     let (target, arguments) = match method {
-        Unit(tests) | Loom(tests) => (&["test", "--locked", "--lib"][..], vec![tests]),
+        Unit(tests) | Loom(tests) | Shuttle(tests) => {
+            (&["test", "--locked", "--lib"][..], vec![tests])
+        }
         Test(file) => (&["test", "--locked", "--test", file][..], vec![]),
         Torture(words) => (
             &["test", "--locked", "--features", "torture", "--test", "torture"][..],
@@ -163,9 +171,14 @@ fn cargo(bug: &str, method: Method, arguments: &[&str]) -> Output {
     // A bug may make it hang: that is seen, too.
     command.arg("300").arg("cargo").args(arguments).current_dir(root);
     command.env("RUSTC_WORKSPACE_WRAPPER", wrapper(root, bug)).env("RUST_BACKTRACE", "0");
-    if let Loom(_) = method {
-        command.args(["--release"]).env("RUSTFLAGS", "--cfg loom");
-        command.env("CARGO_TARGET_DIR", root.join("target/loom"));
+    let model = match method {
+        Loom(_) => Some("loom"),
+        Shuttle(_) => Some("shuttle"),
+        _ => None,
+    };
+    if let Some(model) = model {
+        command.args(["--release"]).env("RUSTFLAGS", format!("--cfg {model}"));
+        command.env("CARGO_TARGET_DIR", root.join("target").join(model));
         command.env("LOOM_MAX_PREEMPTIONS", "2");
     }
     command.output().unwrap()

@@ -3,6 +3,8 @@
 mod begin;
 mod checkpoint;
 mod failure;
+#[cfg(shuttle)]
+mod interleavings;
 mod journal;
 mod lineage;
 mod linger;

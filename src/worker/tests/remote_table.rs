@@ -81,10 +81,14 @@ impl LeaseTable for RemoteTable {
     }
 
     fn read(&self, shard: ShardId) -> Result<ControlRow> {
+        #[cfg(shuttle)]
+        crate::os::sync::yield_now();
         self.database.rows.lock().get(&shard).cloned().ok_or(Error::ShardNotFound { shard })
     }
 
     fn replace(&self, shard: ShardId, row: &ControlRow) -> Result<bool> {
+        #[cfg(shuttle)]
+        crate::os::sync::yield_now();
         let mut rows = self.database.rows.lock();
         let seen = rows.get_mut(&shard).ok_or(Error::ShardNotFound { shard })?;
         let is_next = seen.generation + 1 == row.generation;

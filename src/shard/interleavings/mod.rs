@@ -4,6 +4,8 @@
 
 mod end;
 mod group_commit;
+#[cfg(shuttle)]
+mod many;
 mod one_segment;
 mod roll;
 mod void;
@@ -11,12 +13,12 @@ mod void;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use loom::thread::{JoinHandle, spawn};
 use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::format::segment_header::SEGMENT_HEADER_LEN;
-use crate::os::sync_model::{explore, explore_some};
+use crate::os::explore::{explore, explore_some};
+use crate::os::sync_model::engine::thread::{JoinHandle, spawn};
 use crate::position::ShardId;
 use crate::record::{Key, Limit};
 use crate::shard::cursor::{Place, Reading};

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom::thread::spawn;
-
+use crate::os::explore::{explore, explore_some};
 use crate::os::signal::{Bell, Event};
 use crate::os::sync::atomic::{AtomicU32, Ordering};
-use crate::os::sync_model::{explore, explore_some};
+use crate::os::sync_model::engine::thread::spawn;
 
 /// What a sleeper waits for: one of the news from each ringer.
 #[derive(Default)]

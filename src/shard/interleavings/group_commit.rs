@@ -2,9 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use loom::sync::atomic::AtomicU64;
-
 use super::*;
+use crate::os::sync::atomic::AtomicU64;
 use crate::shard::flush::Watermark;
 
 /// A disk that some threads have published things for.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::os::signal::Event;
+use crate::os::sync::yield_now;
 use crate::shard::append::Copied;
 
 /// Claims places for two records, puts one, and gives up the other as a panic does.
@@ -41,7 +42,7 @@ fn sleep_behind_a_void(files: &Files) {
             break;
         }
         if shard.is_claimed_behind(&place) {
-            loom::thread::yield_now();
+            yield_now();
         } else {
             event.wait_for(std::time::Duration::MAX);
         }
