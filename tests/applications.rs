@@ -5,10 +5,10 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Fixture, S0, S1, put};
+use common::{Fixture, S0, S1, TestClock, put};
 use millstream::{
-    Application, Batch, Checkpoint, Checkpointer, Error, HashKey, Limit, StartingPosition, Stream,
-    WorkerPool, verify,
+    Application, Batch, Checkpoint, Checkpointer, Error, HashKey, Limit, PutRecord, Retention,
+    StartingPosition, Stream, WorkerPool, verify,
 };
 
 /// Longer than any test takes that passes.
@@ -167,4 +167,35 @@ fn a_seek_that_cannot_be_changes_nothing() {
     let unknown = billing(&stream).seek_shard(S1, HORIZON, "");
     assert!(matches!(unknown, Err(Error::ShardNotFound { shard: S1 })));
     assert_eq!(process(&stream), Vec::<String>::new());
+}
+
+#[test]
+fn rows_of_shards_that_retention_has_emptied_go_and_the_application_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = TestClock::new();
+    let hour = Duration::from_secs(3600);
+    let stream = Stream::builder(directory.path())
+        .clock(clock.clone())
+        .retention(Retention::default().age(hour));
+    let stream = stream.open().unwrap();
+    put(&stream, "a");
+    let [low, high] = stream.split_mid(S0).unwrap();
+    for child in [low, high] {
+        let place = stream.shards()[child.index() as usize].hash_key_range.start;
+        stream.put_record(PutRecord::new("key", "b").explicit_hash_key(place)).unwrap();
+    }
+    assert_eq!(process(&stream), ["a", "b", "b"]);
+    clock.set(2 * 3_600_000);
+    stream.set_retention(Retention::default().age(hour)).unwrap();
+    assert_eq!(process(&stream), [""; 0]);
+    let shards = || billing(&stream).shards().unwrap().into_iter().map(|shard| shard.shard);
+    assert!(shards().eq([low, high]));
+    assert_eq!(stream.shards().len(), 3, "the lineage stays");
+    put(&stream, "c");
+    assert_eq!(process(&stream), ["c"]);
+    billing(&stream).seek(HORIZON, "again").unwrap();
+    assert_eq!(process(&stream), ["c"], "what has expired is not waited for");
+    let error = billing(&stream).seek_shard(S0, HORIZON, "too late").unwrap_err();
+    assert!(error.to_string().contains("has expired"), "{error}");
+    assert!(shards().eq([low, high]));
 }

@@ -36,6 +36,11 @@ impl Stream {
         filter.select(shards)
     }
 
+    /// Whether the shard is closed, and retention has removed all that was in it.
+    pub(crate) fn is_expired(&self, shard: &ShardInfo) -> bool {
+        self.inner.shape.read().manifest.is_expired(shard)
+    }
+
     /// The shards that a shard came from, the one with the lower range first: none, one or two.
     ///
     /// # Errors

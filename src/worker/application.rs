@@ -99,7 +99,8 @@ impl Application {
         Ok(member::all(&self.path, None)?.len())
     }
 
-    /// How it is going in each shard that it has seen, by id.
+    /// How it is going in each shard that it has seen, by id; but for those that are processed to
+    /// the end and of which retention has left nothing.
     ///
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Io`] if that cannot be read.
@@ -109,18 +110,18 @@ impl Application {
         let shards = table.shards()?.into_iter();
         let is_there = |owner: MemberId| members.contains_key(&owner);
         let shard = |shard| {
-            let row = table.read(shard)?;
+            let Some(row) = lease::if_there(table.read(shard))? else { return Ok(None) };
             let lag = |position| Stream::lag(&self.stream, &self.stream.cursor(shard, position)?);
-            Ok(ApplicationShard {
+            Ok(Some(ApplicationShard {
                 shard,
                 checkpoint: Checkpoint::at(row.checkpoint),
                 pending: row.pending.map(PendingCheckpoint::from),
                 lag: row.checkpoint.and_then(|at| lag(at).ok()).unwrap_or_default(),
                 owners: row.epoch,
                 is_owned: row.owner.is_some_and(is_there),
-            })
+            }))
         };
-        shards.map(shard).collect()
+        shards.filter_map(|id| shard(id).transpose()).collect()
     }
 
     /// Has all shards processed from this position on: rewinds them, or skips what is before it.
@@ -142,8 +143,8 @@ impl Application {
         let shards = self.stream.shards();
         // What it has not seen yet begins there, too. Ids rise from parent to child: no child
         // begins before its parent is set back.
-        lease::make_rows(&table, &self.stream, &shards, position)?;
-        for shard in &shards {
+        let with_row = lease::make_rows(&table, &self.stream, &shards, position)?;
+        for shard in shards.iter().filter(|shard| with_row.contains(&shard.id)) {
             let checkpoint = lease::first_checkpoint(&self.stream, shard, position)?;
             self.move_to(&table, shard.id, Some(checkpoint), reason)?;
         }
@@ -154,8 +155,9 @@ impl Application {
     /// where they are until it is processed to its end again.
     ///
     /// # Errors
-    /// [`Error::ShardNotFound`]; [`Error::WrongShard`] if a number cannot belong to the shard; else
-    /// as [`seek`](Self::seek).
+    /// [`Error::ShardNotFound`]; [`Error::InvalidArgument`] if retention has removed all that was
+    /// in the shard; [`Error::WrongShard`] if a number cannot belong to it; else as
+    /// [`seek`](Self::seek).
     pub fn seek_shard(
         &self,
         shard: ShardId,
@@ -167,10 +169,17 @@ impl Application {
         let info = shards.iter().find(|info| info.id == shard);
         let info = info.ok_or(Error::ShardNotFound { shard })?;
         let checkpoint = lease::first_checkpoint(&self.stream, info, position)?;
-        lease::make_rows(&table, &self.stream, &shards, StartingPosition::TrimHorizon)?;
+        let start = StartingPosition::TrimHorizon;
+        let with_row = lease::make_rows(&table, &self.stream, &shards, start)?;
+        if !with_row.contains(&shard) {
+            let what = format!("{shard} has expired: there is nothing left to process in it");
+            return Err(Error::InvalidArgument(what));
+        }
         self.move_to(&table, shard, Some(checkpoint), reason)?;
         if checkpoint != Checkpoint::ShardEnd {
-            for descendant in descendants(shard, &shards) {
+            let mut descendants = descendants(shard, &shards);
+            descendants.retain(|descendant| with_row.contains(descendant));
+            for descendant in descendants {
                 self.move_to(&table, descendant, None, reason)?;
             }
         }
@@ -195,7 +204,8 @@ impl Application {
         reason: &str,
     ) -> Result<()> {
         loop {
-            let seen = table.read(shard)?;
+            // A pool may just have dropped it: nothing is left in the shard.
+            let Some(seen) = lease::if_there(table.read(shard))? else { return Ok(()) };
             let mut row = ControlRow {
                 generation: seen.generation + 1,
                 epoch: seen.epoch + 1,

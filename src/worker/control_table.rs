@@ -84,7 +84,10 @@ impl ControlTable {
         if let Some(row) = self.rows.lock().get(&shard) {
             return Ok(Arc::clone(row));
         }
-        let file = SharedFile::open(&self.path.join(row_name(shard)), ROW_LEN)?;
+        let file =
+            SharedFile::open(&self.path.join(row_name(shard)), ROW_LEN).map_err(|error| {
+                if error.is_not_found() { Error::ShardNotFound { shard } } else { error }
+            })?;
         let key = RowKey::new(&self.application, shard);
         let row = Arc::new(RowFile { key, file, writing: Mutex::default() });
         Ok(Arc::clone(self.rows.lock().entry(shard).or_insert(row)))
@@ -109,6 +112,11 @@ impl LeaseTable for ControlTable {
         let _lock = lock_briefly(&directory, &self.path)?;
         let rows = missing(&self.shards()?)?;
         rows.into_iter().try_for_each(|(shard, checkpoint)| self.create(shard, checkpoint))
+    }
+
+    fn remove(&self, shard: ShardId) -> Result<()> {
+        self.rows.lock().remove(&shard);
+        fs::remove(&self.path.join(row_name(shard)))
     }
 
     fn read(&self, shard: ShardId) -> Result<ControlRow> {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::control_row::{ControlRow, MemberId};
 use crate::lineage::ShardInfo;
 use crate::position::ShardId;
 use crate::worker::balance::{self, Share};
 use crate::worker::checkpoint::Checkpoint;
+use crate::worker::cleanup::Rows;
 use crate::worker::journal::Change;
 use crate::worker::lease::{self, Lease};
 use crate::worker::lease_table::Members;
@@ -59,6 +60,8 @@ pub(super) struct Taken {
 pub(super) struct Coordinator {
     /// All shards, as they were listed last.
     shards: BTreeMap<ShardId, ShardInfo>,
+    /// Those of them that are closed and have no record left.
+    expired: BTreeSet<ShardId>,
     /// Those that have a row.
     known: BTreeSet<ShardId>,
     /// The leases whose workers are there: their epochs, and what recalls them.
@@ -71,20 +74,23 @@ impl Coordinator {
     /// Lists the shards; whether there are some without a row.
     pub(super) fn list<S: Source>(&mut self, pool: &Shared<S>) -> Result<bool> {
         let shards = pool.source.shards()?;
+        let expired = shards.iter().filter(|shard| pool.source.is_expired(shard));
+        self.expired = expired.map(|shard| shard.id).collect();
         self.shards = shards.into_iter().map(|shard| (shard.id, shard)).collect();
         Ok(self.without_row().next().is_some())
     }
 
     /// The shards that no row could be made for yet.
     pub(super) fn without_row(&self) -> impl Iterator<Item = ShardId> {
-        self.shards.keys().copied().filter(|shard| !self.known.contains(shard))
+        let has_none = |shard: &ShardId| !self.known.contains(shard);
+        self.shards.keys().copied().filter(has_none).filter(|shard| !self.expired.contains(shard))
     }
 
     /// Makes the rows that are missing.
     pub(super) fn make_rows<S: Source>(&mut self, pool: &Shared<S>) -> Result<()> {
         let shards: Vec<_> = self.shards.values().cloned().collect();
-        lease::make_rows(&*pool.table, &*pool.source, &shards, pool.options.starting_position)?;
-        self.known = self.shards.keys().copied().collect();
+        let start = pool.options.starting_position;
+        self.known = lease::make_rows(&*pool.table, &*pool.source, &shards, start)?;
         Ok(())
     }
 
@@ -103,9 +109,14 @@ impl Coordinator {
     ) -> Result<()> {
         let mut rows = BTreeMap::new();
         let mut failed = Ok(());
+        let mut dropped = Vec::new();
         for &shard in &self.known {
             match pool.table.read(shard) {
                 Ok(row) => drop(rows.insert(shard, row)),
+                // Another pool has dropped it.
+                Err(Error::ShardNotFound { .. }) if self.expired.contains(&shard) => {
+                    dropped.push(shard);
+                }
                 Err(error) => {
                     // A worker that is there notices it by itself.
                     if !self.held.contains_key(&shard) {
@@ -117,6 +128,7 @@ impl Coordinator {
                 }
             }
         }
+        dropped.into_iter().for_each(|shard| self.forget_row(pool, shard));
         // After the rows: whoever has put itself into one was there before, so that who is missing
         // is gone.
         let members = pool.table.attend()?;
@@ -144,11 +156,37 @@ impl Coordinator {
                 self.stuck.insert(shard, now);
             }
         }
+        failed = failed.and_then(|()| self.clean_up(pool, &rows));
         if failed.is_err() {
             // If a row is gone, another one is made.
             self.known.retain(|shard| rows.contains_key(shard));
         }
         failed
+    }
+
+    /// Drops the rows that are not needed any more.
+    fn clean_up<S: Source>(
+        &mut self,
+        pool: &Shared<S>,
+        rows: &BTreeMap<ShardId, ControlRow>,
+    ) -> Result<()> {
+        for shard in self.rows(rows).droppable() {
+            pool.table.remove(shard)?;
+            self.forget_row(pool, shard);
+        }
+        Ok(())
+    }
+
+    fn forget_row<S: Source>(&mut self, pool: &Shared<S>, shard: ShardId) {
+        self.known.remove(&shard);
+        match self.held.get(&shard) {
+            Some((_, flag)) => flag.set(Recall::Lost),
+            None => pool.board.forget(shard),
+        }
+    }
+
+    fn rows<'a>(&'a self, rows: &'a BTreeMap<ShardId, ControlRow>) -> Rows<'a> {
+        Rows { shards: &self.shards, expired: &self.expired, known: &self.known, rows }
     }
 
     /// Recalls the workers of what is asked for, or lost.
@@ -178,12 +216,11 @@ impl Coordinator {
     ) -> Vec<Share> {
         let me = pool.table.me();
         let has_ended = |row: &ControlRow| row.checkpoint.is_none();
-        let ended =
-            rows.iter().filter(|(_, row)| has_ended(row)).map(|(shard, _)| *shard).collect();
+        let finished = self.rows(rows).finished();
         let mut shares = Vec::new();
         for (&shard, row) in rows {
             let Some(info) = self.shards.get(&shard) else { continue };
-            let may_begin = lease::may_begin(info, &self.shards, &ended);
+            let may_begin = self.rows(rows).may_begin(info, &finished);
             let mut owner = row.owner.filter(|owner| members.contains_key(owner));
             // One that was left by a worker of this pool which could not say so.
             if owner == Some(me) && !self.held.contains_key(&shard) {

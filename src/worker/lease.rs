@@ -7,12 +7,16 @@
 //! knew is read from its first record, always: records went to the child because they did not go
 //! to the parent any more. So no reshard, at whatever moment, makes an application skip a record.
 //!
+//! A shard that has expired, so that nothing is left in it, gets no row.
+//!
 //! **When a child begins.** When each of its parents is at SHARD_END or is not there any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::format::control_row::{ControlRow, PendingRow};
@@ -88,7 +92,11 @@ impl Lease {
 
     /// Makes sure that nobody has taken the lease.
     pub(super) fn check(&mut self) -> Result<()> {
-        let row = self.table.read(self.shard)?;
+        let Some(row) = if_there(self.table.read(self.shard))? else {
+            // Another one had it, processed it to its end, and dropped the row.
+            self.is_lost = true;
+            return Err(Error::LeaseLost { shard: self.shard });
+        };
         if row.generation < self.row.generation && !self.is_lost {
             // It was read while others wrote; what this one has written was there before.
             return Ok(());
@@ -134,7 +142,7 @@ impl Lease {
         loop {
             let mut row = ControlRow { generation: self.row.generation + 1, ..self.row.clone() };
             change(&mut row);
-            if !self.is_lost && self.table.replace(self.shard, &row)? {
+            if !self.is_lost && if_there(self.table.replace(self.shard, &row))?.unwrap_or(false) {
                 self.row = row;
                 return Ok(());
             }
@@ -144,21 +152,37 @@ impl Lease {
     }
 }
 
-/// Makes a row for each of these shards that has none.
+/// What a table says of a row; none if the row is not there.
+pub(super) fn if_there<T>(said: Result<T>) -> Result<Option<T>> {
+    match said {
+        Err(Error::ShardNotFound { .. }) => Ok(None),
+        said => said.map(Some),
+    }
+}
+
+/// Makes a row for each of these shards that has none and needs one. Returns the shards that have
+/// one then.
 pub(super) fn make_rows<S: Source>(
     table: &dyn LeaseTable,
     source: &S,
     shards: &[ShardInfo],
     start: StartingPosition,
-) -> Result<()> {
+) -> Result<BTreeSet<ShardId>> {
+    let with_row = Mutex::new(BTreeSet::new());
     table.make_rows(&|known| {
         let mut rows = BTreeMap::new();
         let mut descendants = known.clone();
         // Ids rise from parent to child.
         let by_id: BTreeMap<_, _> = shards.iter().map(|shard| (shard.id, shard)).collect();
         for (&id, shard) in by_id.iter().filter(|(id, _)| !known.contains(id)) {
-            let checkpoint = if shard.parents().any(|parent| descendants.contains(&parent)) {
+            let is_descendant = shard.parents().any(|parent| descendants.contains(&parent));
+            if is_descendant {
                 descendants.insert(id);
+            }
+            if source.is_expired(shard) {
+                continue;
+            }
+            let checkpoint = if is_descendant {
                 Checkpoint::TrimHorizon
             } else {
                 first_checkpoint(source, shard, start)?
@@ -167,8 +191,10 @@ pub(super) fn make_rows<S: Source>(
         }
         // Children first: if this is cut short, what is missing does not descend from what is
         // there, and the application is still new to it.
+        *with_row.lock() = known.iter().chain(rows.keys()).copied().collect();
         Ok(rows.into_iter().rev().collect())
-    })
+    })?;
+    Ok(with_row.into_inner())
 }
 
 /// Where an application that is new to a shard begins.
@@ -183,14 +209,4 @@ pub(super) fn first_checkpoint<S: Source>(
     let cursor = source.cursor(shard.id, start)?;
     let is_over = !shard.is_open() && source.lag(&cursor)?.records == 0;
     Ok(Checkpoint::at((!is_over).then(|| source.position(&cursor))))
-}
-
-/// Whether the shard may be consumed, given the shards there are and those at SHARD_END.
-pub(super) fn may_begin(
-    shard: &ShardInfo,
-    shards: &BTreeMap<ShardId, ShardInfo>,
-    ended: &BTreeSet<ShardId>,
-) -> bool {
-    cfg!(millstream_bug = "child_before_parent")
-        || shard.parents().all(|parent| ended.contains(&parent) || !shards.contains_key(&parent))
 }

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::format::control_row::{ControlRow, MemberId};
 use crate::position::ShardId;
@@ -28,7 +30,10 @@ pub(crate) trait LeaseTable: Send + Sync {
     fn leave(&self) -> Result<()>;
     /// Makes rows, in the order given; nobody else makes any in between.
     fn make_rows(&self, missing: Missing<'_>) -> Result<()>;
-    /// What the row of a shard says; perhaps not the very newest.
+    /// Removes the row of a shard; one that is not there any more is no error.
+    fn remove(&self, shard: ShardId) -> Result<()>;
+    /// What the row of a shard says, [`Error::ShardNotFound`] if it has none; perhaps not the very
+    /// newest.
     fn read(&self, shard: ShardId) -> Result<ControlRow>;
     /// Replaces the row of a shard if its generation is the one before this; false, and nothing is
     /// changed, if it is not.

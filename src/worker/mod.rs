@@ -9,6 +9,7 @@
 //! - `lease.rs`: the right to a shard; `lease_table.rs`: what it stands on
 //! - `control_table.rs`, `member.rs`: who has a shard and how far it is, and who is there, in files
 //! - `coordinator.rs`, `balance.rs`: which shards this pool works on, if there are several pools
+//! - `cleanup.rs`: when a row is not needed any more, and what it means that there is none
 //! - `application.rs`: an application looked at from outside, and set back or forward
 //! - `status.rs`: what is going on; `callback.rs`, `journal.rs`: what takes too long, what happens
 //! - `source.rs`: where records come from
@@ -22,6 +23,7 @@ mod balance;
 mod builder;
 mod callback;
 mod checkpoint;
+mod cleanup;
 mod control_table;
 mod coordinator;
 mod dead_letter;

@@ -97,7 +97,8 @@ impl WorkerPool {
         WorkerPoolBuilder::new(application, stream)
     }
 
-    /// How each shard is going, by id; closed shards that are processed to the end are there, too.
+    /// How each shard is going, by id; closed shards that are processed to the end are there, too,
+    /// until retention has removed all that was in them and their children have got on.
     pub fn status(&self) -> Vec<ShardStatus> {
         let now = self.ticker.now();
         let (shards, _) = self.board.snapshot();
@@ -187,7 +188,7 @@ impl WorkerPool {
                 shard.is_open() && self.lag(shard.id, entry).is_ok_and(|lag| lag.records == 0)
             }
             Some(_) => true,
-            None => false,
+            None => self.source.is_expired(shard),
         }
     }
 
@@ -228,12 +229,17 @@ impl fmt::Debug for WorkerPool {
 /// What a pool's owner asks a source, whatever its cursors are.
 trait Tips: Send + Sync {
     fn shards(&self) -> Result<Vec<ShardInfo>>;
+    fn is_expired(&self, shard: &ShardInfo) -> bool;
     fn lag_at(&self, shard: ShardId, position: StartingPosition) -> Result<Lag>;
 }
 
 impl<S: Source> Tips for S {
     fn shards(&self) -> Result<Vec<ShardInfo>> {
         Source::shards(self)
+    }
+
+    fn is_expired(&self, shard: &ShardInfo) -> bool {
+        Source::is_expired(self, shard)
     }
 
     fn lag_at(&self, shard: ShardId, position: StartingPosition) -> Result<Lag> {

@@ -16,6 +16,8 @@ pub(crate) trait Source: Send + Sync + 'static {
 
     /// All shards, closed ones too.
     fn shards(&self) -> Result<Vec<ShardInfo>>;
+    /// Whether the shard is closed and has no record left, and never will.
+    fn is_expired(&self, shard: &ShardInfo) -> bool;
     /// A cursor at this place.
     fn cursor(&self, shard: ShardId, from: StartingPosition) -> Result<Self::Cursor>;
     /// The place as it can be stored: `cursor(shard, position(c))` is `c` again.
@@ -35,6 +37,10 @@ impl Source for Stream {
 
     fn shards(&self) -> Result<Vec<ShardInfo>> {
         Ok(self.shards())
+    }
+
+    fn is_expired(&self, shard: &ShardInfo) -> bool {
+        self.is_expired(shard)
     }
 
     fn cursor(&self, shard: ShardId, from: StartingPosition) -> Result<ShardIterator> {

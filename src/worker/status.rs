@@ -250,6 +250,14 @@ impl Board {
         (entries.shards.clone(), entries.version)
     }
 
+    /// There is nothing to say of the shard any more.
+    pub(super) fn forget(&self, shard: ShardId) {
+        let mut entries = self.entries.lock();
+        entries.shards.remove(&shard);
+        entries.version += 1;
+        self.changed.notify_all();
+    }
+
     /// Changes all entries, but none of their states.
     pub(super) fn update_all(&self, mut change: impl FnMut(ShardId, &mut Entry)) {
         let mut entries = self.entries.lock();

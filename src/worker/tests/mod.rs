@@ -2,6 +2,7 @@
 
 mod begin;
 mod checkpoint;
+mod cleanup;
 mod failure;
 #[cfg(shuttle)]
 mod interleavings;

@@ -80,6 +80,12 @@ impl LeaseTable for RemoteTable {
         Ok(())
     }
 
+    fn remove(&self, shard: ShardId) -> Result<()> {
+        self.database.rows.lock().remove(&shard);
+        *self.database.version.lock() += 1;
+        Ok(())
+    }
+
     fn read(&self, shard: ShardId) -> Result<ControlRow> {
         #[cfg(shuttle)]
         crate::os::sync::yield_now();

@@ -30,6 +30,7 @@ pub(super) struct Script {
 struct Shard {
     info: ShardInfo,
     numbers: Vec<u64>,
+    is_expired: bool,
 }
 
 /// What all records hold: the key, and no data.
@@ -56,7 +57,7 @@ impl Script {
             opened_ms: 0,
             closed_ms: None,
         };
-        shards.insert(id, Shard { info, numbers: Vec::new() });
+        shards.insert(id, Shard { info, numbers: Vec::new(), is_expired: false });
         drop(shards);
         self.news.ring(|| ());
         id
@@ -94,6 +95,14 @@ impl Script {
         Arc::strong_count(&self.pages) - 1
     }
 
+    /// Retention has removed all that was in a closed shard.
+    pub(super) fn expire(&self, shard: ShardId) {
+        let mut shards = self.shards.lock();
+        let shard = shards.get_mut(&shard).unwrap();
+        assert!(!shard.info.is_open());
+        shard.is_expired = true;
+    }
+
     fn fail_if_broken(&self) -> Result<()> {
         match self.is_broken.load(Ordering::SeqCst) {
             true => Err(Error::ReadOnly),
@@ -115,6 +124,10 @@ impl Source for Arc<Script> {
         Ok(self.shards.lock().values().map(|shard| shard.info.clone()).collect())
     }
 
+    fn is_expired(&self, shard: &ShardInfo) -> bool {
+        self.shards.lock()[&shard.id].is_expired
+    }
+
     fn cursor(&self, shard: ShardId, from: StartingPosition) -> Result<Self::Cursor> {
         let from = match from {
             StartingPosition::TrimHorizon => 0,
@@ -134,7 +147,8 @@ impl Source for Arc<Script> {
         self.fail_if_broken()?;
         let shards = self.shards.lock();
         let shard = &shards[&cursor.0];
-        let rest = &shard.numbers[shard.numbers.partition_point(|&number| number < cursor.1)..];
+        let numbers = if shard.is_expired { &[] } else { &*shard.numbers };
+        let rest = &numbers[numbers.partition_point(|&number| number < cursor.1)..];
         let mut batch = Batch::new(cursor.0);
         batch.push_pages(Arc::clone(&self.pages) as Arc<dyn Pages>);
         for &address in rest.iter().take(limit.max_records) {
@@ -156,7 +170,9 @@ impl Source for Arc<Script> {
 
     fn lag(&self, cursor: &Self::Cursor) -> Result<Lag> {
         let shards = self.shards.lock();
-        let rest = shards[&cursor.0].numbers.iter().filter(|&&number| number >= cursor.1);
+        let shard = &shards[&cursor.0];
+        let is_left = |number: &&u64| **number >= cursor.1 && !shard.is_expired;
+        let rest = shard.numbers.iter().filter(is_left);
         let millis = self.waited_ms.load(Ordering::SeqCst);
         Ok(Lag { records: rest.count() as u64, bytes: 0, millis })
     }
