@@ -35,7 +35,7 @@ const SHUTTLE: Method = Shuttle("interleavings::");
 const SUBSETS: Method = Unit("shard::images::");
 
 /// The bugs, what they are, and by what each is to be caught.
-const BUGS: [(&str, &str, &[Method]); 17] = [
+const BUGS: [(&str, &str, &[Method]); 18] = [
     ("ack_before_sync", "a put is acknowledged before it is synced", &[POWER_CUT, BLOCKS]),
     ("ack_own_bytes", "a sync does not wait for what others write before", &[LOOM, SHUTTLE]),
     ("relaxed_publish", "a frame is published without an order", &[LOOM]),
@@ -48,6 +48,7 @@ const BUGS: [(&str, &str, &[Method]); 17] = [
     ("missing_on_eio", "a file that cannot be opened counts as missing", &[SYSCALLS]),
     ("sparse_segment", "segments are not allocated", &[Test("full_disk")]),
     ("spare_without_name", "the spare is used though its file is gone", &[Test("full_disk")]),
+    ("cut_under_a_reader", "retention empties what is being read", &[Test("retention")]),
     ("rename_not_synced", "a new manifest is not synced to its name", &[POWER_CUT, BLOCKS]),
     ("checkpoint_before_processing", "a checkpoint precedes its records", &[KILL]),
     ("slot_not_alternated", "checkpoints go to one slot", &[Unit("format::control_row")]),
