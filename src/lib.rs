@@ -48,11 +48,13 @@
 //! | see the bytes of a segment explained | [`inspect_segment`] |
 //! | set damage aside and go on | [`repair()`] |
 //! | know what can go wrong | [`Error`] |
-//! | know how it differs from AWS | [`manual::kinesis`] |
-//! | come from the KCL | [`manual::workers`] |
+//! | be shown around, find how to do something | [`manual::tour`], [`manual::howto`] |
+//! | know what you may rely on | [guarantees](manual::guarantees), [defaults](manual::defaults) |
+//! | make it faster | [`manual::tuning`] |
 //! | use the command line in scripts | [`manual::command_line`] |
-//! | know what is on the disk | [`manual::format`] |
-//! | know how all this is tested | [`manual::testing`] |
+//! | come from AWS Kinesis, from the KCL | [`manual::kinesis`], [`manual::workers`] |
+//! | look inside | [architecture](manual::architecture), [format](manual::format) |
+//! | know how it is tested | [`manual::testing`] |
 
 // In tests an unwrap is an assertion.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

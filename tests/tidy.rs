@@ -192,16 +192,63 @@ fn all_tests() -> String {
 
 #[test]
 fn the_tests_that_the_manual_names_are_there() {
-    let manual =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual/workers.md"));
-    let (manual, tests) = (manual.unwrap(), all_tests());
-    let is_test = |name: &&str| name.len() > 30 && !name.contains(' ');
-    let mut named = 0;
-    for name in manual.split('`').skip(1).step_by(2).filter(is_test) {
-        assert!(tests.contains(&format!("fn {name}()")), "there is no test {name}");
-        named += 1;
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual");
+    let tests = all_tests();
+    let is_test = |name: &&str| name.len() > 30 && !name.contains([' ', ':', '(']);
+    for (chapter, at_least) in [("workers.md", 10), ("guarantees.md", 15)] {
+        let text = fs::read_to_string(manual.join(chapter)).unwrap();
+        let names = text.split('`').skip(1).step_by(2).filter(is_test);
+        let named = names.inspect(|name| {
+            assert!(tests.contains(&format!("fn {name}()")), "there is no test {name}");
+        });
+        assert!(named.count() >= at_least, "{chapter}");
     }
-    assert!(named >= 10);
+}
+
+/// The code between fences, in a text whose lines of documentation begin with `prefixes`.
+fn examples(text: &str, prefixes: &[&str]) -> String {
+    let mut is_code = false;
+    let mut code = String::new();
+    let mut fences = 0;
+    for line in text.lines() {
+        let line = line.trim_start();
+        let Some(line) = prefixes.iter().find_map(|prefix| line.strip_prefix(prefix)) else {
+            continue;
+        };
+        if line.trim_start().starts_with("```") {
+            is_code = !is_code;
+            fences += 1;
+        } else if is_code {
+            code = code + line + "\n";
+        }
+    }
+    assert!(fences % 2 == 0, "a fence is open at the end");
+    code
+}
+
+#[test]
+fn every_public_function_is_used_in_an_example() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual");
+    let mut code = String::new();
+    for chapter in fs::read_dir(manual).unwrap().map(|entry| entry.unwrap().path()) {
+        code += &examples(&fs::read_to_string(chapter).unwrap(), &[""]);
+    }
+    let mut public = BTreeSet::new();
+    for (file, text) in source_files() {
+        if file.starts_with("bin") || file.starts_with("fuzzing") {
+            continue;
+        }
+        code += &examples(&text, &["///", "//!"]);
+        for line in text.lines().map(str::trim_start) {
+            let line = line.strip_prefix("pub ").unwrap_or_default();
+            let line = line.strip_prefix("const ").unwrap_or(line);
+            let name = line.strip_prefix("fn ").unwrap_or_default().split(['(', '<']).next();
+            public.extend(name.filter(|name| !name.is_empty()).map(str::to_owned));
+        }
+    }
+    let used: BTreeSet<_> = code.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let unused: Vec<_> = public.iter().filter(|name| !used.contains(name.as_str())).collect();
+    assert!(public.len() > 100 && unused.is_empty(), "no example has {unused:?}");
 }
 
 #[test]
