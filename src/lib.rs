@@ -38,6 +38,7 @@
 //! | consume all shards | [`WorkerPool`], [`RecordProcessor`], [`Checkpointer`] |
 //! | watch how it is going | [`WorkerPool::status`], [`WorkerPool::metrics`] |
 //! | put records aside that cannot be processed | [`OnPoison`], [`DeadLetters`] |
+//! | put records elsewhere by the bundle | [`Emitter`], [`JsonLines`] |
 //! | read all shards as one, or one key | [`Stream::scan`], [`Stream::scan_key`] |
 //! | see how far an application is, set it back or forward | [`Application`] |
 //! | read a shard yourself | [`Stream::shard_iterator`], [`Stream::get_records`] |
@@ -108,8 +109,9 @@ pub use verify::{
 pub use wait_strategy::WaitStrategy;
 pub use worker::{
     Application, ApplicationShard, Checkpoint, CheckpointPolicy, Checkpointer, DeadLetter,
-    DeadLetters, Initialization, OnPoison, Outcome, PendingCheckpoint, Prepared, ProcessorError,
-    RecordProcessor, ShardState, ShardStatus, WorkerPool, WorkerPoolBuilder,
+    DeadLetters, EmitBuffer, Emitter, Initialization, JsonLine, JsonLines, OnPoison, Outcome,
+    PendingCheckpoint, Prepared, ProcessorError, RecordProcessor, ShardState, ShardStatus,
+    WorkerPool, WorkerPoolBuilder,
 };
 
 #[cfg(doctest)]

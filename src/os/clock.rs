@@ -2,9 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-#[cfg(test)]
-use std::time::Duration;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[cfg(test)]
 use parking_lot::Mutex;
@@ -71,6 +69,15 @@ impl Ticker {
             Self::System => Instant::now(),
             #[cfg(test)]
             Self::Given(start, elapsed) => *start + *elapsed.lock(),
+        }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn sleep(&self, time: Duration) {
+        match self {
+            Self::System => std::thread::sleep(time),
+            #[cfg(test)]
+            Self::Given(..) => self.advance(time),
         }
     }
 

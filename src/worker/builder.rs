@@ -214,6 +214,11 @@ impl WorkerPoolBuilder {
         self
     }
 
+    /// The clock of the pool.
+    pub(super) fn ticker(&self) -> Ticker {
+        self.options.ticker.clone()
+    }
+
     /// Starts the threads, which consume every shard with a processor that `factory` makes for it.
     ///
     /// ```

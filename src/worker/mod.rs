@@ -6,6 +6,7 @@
 //! - `linger.rs`: waiting for a fuller batch
 //! - `supervisor.rs`: who works when; catching a panic
 //! - `poison.rs`, `dead_letter.rs`: the record that fails always: finding it, putting it aside
+//! - `emit/`: records that go elsewhere by the bundle
 //! - `lease.rs`: the right to a shard; `lease_table.rs`: what it stands on
 //! - `control_table.rs`, `member.rs`: who has a shard and how far it is, and who is there, in files
 //! - `coordinator.rs`, `balance.rs`: which shards this pool works on, if there are several pools
@@ -27,6 +28,7 @@ mod cleanup;
 mod control_table;
 mod coordinator;
 mod dead_letter;
+mod emit;
 mod journal;
 mod lease;
 mod lease_table;
@@ -46,6 +48,7 @@ pub use application::{Application, ApplicationShard};
 pub use builder::WorkerPoolBuilder;
 pub use checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer, PendingCheckpoint, Prepared};
 pub use dead_letter::{DeadLetter, DeadLetters};
+pub use emit::{EmitBuffer, Emitter, JsonLine, JsonLines};
 pub use poison::OnPoison;
 pub use pool::WorkerPool;
 pub use processor::{Initialization, ProcessorError, RecordProcessor};

@@ -1,5 +1,7 @@
 //! What the user writes: a record processor, in the lifecycle of the KCL.
 
+use std::time::Duration;
+
 use crate::lineage::ShardInfo;
 use crate::position::SequenceNumber;
 use crate::record::Batch;
@@ -133,6 +135,20 @@ pub trait RecordProcessor: Send {
         batch: &Batch,
         checkpointer: &mut Checkpointer<'_>,
     ) -> Result<(), ProcessorError>;
+
+    /// Called when everything that there is was processed, for one who keeps something back.
+    /// Returns after which time it is to be called again, if nothing has come by then; else it is
+    /// called when something was processed in between.
+    ///
+    /// # Errors
+    /// As [`process_records`](Self::process_records); no record counts as the reason.
+    fn idle(
+        &mut self,
+        checkpointer: &mut Checkpointer<'_>,
+    ) -> Result<Option<Duration>, ProcessorError> {
+        let _ = checkpointer;
+        Ok(None)
+    }
 
     /// Called when every record of a closed shard was processed; nothing comes after it. When this
     /// returns `Ok`, the checkpoint is SHARD_END, under every policy, and the shard's children may

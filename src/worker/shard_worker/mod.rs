@@ -149,8 +149,9 @@ impl<S: Source> ShardWorker<S> {
         if !batch.is_empty() {
             self.process(pool, &batch)?;
         }
-        let due = self.save_if_due(pool)?;
         let idle = batch.is_empty() && next.is_some();
+        let idle_due = if idle { self.idle(pool)? } else { None };
+        let due = self.save_if_due(pool)?.into_iter().chain(idle_due).min();
         pool.board.update(self.shard.id, |entry| {
             entry.state = if idle { ShardState::Idle } else { ShardState::Running };
             entry.count(&batch);
@@ -263,6 +264,15 @@ impl<S: Source> ShardWorker<S> {
             self.failures = 0;
         }
         Ok(())
+    }
+
+    /// There is nothing to process for now. Returns when to say so again.
+    fn idle(&mut self, pool: &Shared<S>) -> Result<Option<Instant>, ProcessorError> {
+        let running = self.running.as_mut().expect("a processor is idle");
+        let mut checkpointer = Checkpointer::new(&mut self.lease, running.delivered);
+        let idle = || running.processor.idle(&mut checkpointer);
+        let after = callback(pool, self.shard.id, "idle", idle)?;
+        Ok(after.and_then(|after| pool.options.ticker.now().checked_add(after)))
     }
 
     /// Checkpoints, if it is time to; else returns when it will be.

@@ -1,5 +1,7 @@
 //! What happens is counted, and told to those who listen: on one thread, step by step.
 
+use std::sync::Weak;
+
 use super::*;
 use crate::metrics::{ShardCounts, ShardMetrics};
 use crate::os::clock::Ticker;
@@ -12,11 +14,11 @@ const S0: ShardId = ShardId::new(0);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A pool whose threads are this one.
-struct Stepped {
-    board: Arc<Board>,
+pub(super) struct Stepped {
+    pub(super) board: Arc<Board>,
     supervisor: Mutex<Option<Supervisor<Arc<Script>>>>,
     thread: Mutex<Option<WorkerThread<Arc<Script>>>>,
-    ticker: Ticker,
+    pub(super) ticker: Ticker,
 }
 
 impl Stepped {
@@ -25,20 +27,32 @@ impl Stepped {
         fixture: &mut Fixture,
         on_batch: impl Fn(&Self, &Batch) -> Result<(), ProcessorError> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        fixture.options.ticker = Ticker::given();
+        let recorder = fixture.recorder();
+        Self::with_factory(fixture, |stepped| {
+            let on_batch = Arc::new(on_batch);
+            let recorder = recorder.on_batch(move |batch, _| {
+                let stepped: Arc<Self> = stepped.upgrade().unwrap();
+                on_batch(&stepped, batch)
+            });
+            Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
+                Box::new(Recorder { shard: shard.id, ..recorder.clone() })
+            })
+        })
+    }
+
+    /// A pool with these processors.
+    pub(super) fn with_factory(
+        fixture: &mut Fixture,
+        factory: impl FnOnce(Weak<Self>) -> Factory,
+    ) -> Arc<Self> {
+        if matches!(fixture.options.ticker, Ticker::System) {
+            fixture.options.ticker = Ticker::given();
+        }
         fixture.options.stall_limit = LIMIT;
         let table = fixture.table();
         let path = table.path().to_owned();
         Arc::new_cyclic(|stepped| {
-            let stepped = stepped.clone();
-            let on_batch = Arc::new(on_batch);
-            let recorder = fixture.recorder().on_batch(move |batch, _| {
-                let stepped: Arc<Self> = stepped.upgrade().unwrap();
-                on_batch(&stepped, batch)
-            });
-            let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
-                Box::new(Recorder { shard: shard.id, ..recorder.clone() })
-            });
+            let factory = factory(stepped.clone());
             let (source, options) = (Arc::clone(&fixture.source), fixture.options.clone());
             let shared = pool::assemble(source, table, &path, options, factory);
             let (board, ticker) = (Arc::clone(&shared.board), shared.options.ticker.clone());
@@ -56,7 +70,7 @@ impl Stepped {
     }
 
     /// As many steps as there is something to do for.
-    fn run(&self) {
+    pub(super) fn run(&self) {
         for _ in 0..50 {
             self.step_supervisor();
             if let Some(thread) = &*self.thread.lock() {

@@ -3,10 +3,12 @@
 mod begin;
 mod checkpoint;
 mod cleanup;
+mod emit;
 mod failure;
 #[cfg(shuttle)]
 mod interleavings;
 mod journal;
+mod json_lines;
 mod lineage;
 mod linger;
 mod many;
