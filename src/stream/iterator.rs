@@ -222,9 +222,9 @@ impl Stream {
         let at_the_end = reading.next_arrival_ms.is_none();
         let closed = at_the_end && {
             self.refresh()?;
-            let end = self.shard(shard)?.0.ending_sequence_number.and_then(SequenceNumber::address);
+            let end = self.look_up(shard, |info, _| info.ending_sequence_number)?;
             // What was read may be older than the end: there may be segments in between.
-            end.is_some_and(|end| reading.complete_to >= end)
+            end.and_then(SequenceNumber::address).is_some_and(|end| reading.complete_to >= end)
         };
         let child_shards = if closed { self.children(shard)? } else { Vec::new() };
         let ordinal =
@@ -330,7 +330,7 @@ impl Stream {
         timeout: Duration,
         strategy: WaitStrategy,
     ) -> Result<bool> {
-        let (_, shard) = self.shard(iterator.shard)?;
+        let shard = self.look_up(iterator.shard, |_, at| Arc::clone(at))?;
         let deadline = Instant::now().checked_add(timeout);
         let left = || match deadline {
             Some(deadline) => deadline.saturating_duration_since(Instant::now()),
@@ -365,19 +365,22 @@ impl Stream {
     /// already. False if that is not certain, because another process writes the stream, or a
     /// record is just being written: then the caller looks again soon.
     pub(crate) fn notify(&self, iterator: &ShardIterator, event: &Arc<Event>) -> Result<bool> {
-        let (_, shard) = self.shard(iterator.shard)?;
+        let shard = self.look_up(iterator.shard, |_, at| Arc::clone(at))?;
         self.notify_at(&shard, iterator, event)
     }
 
     /// The shard that an iterator reads. One that was parsed may be of another.
     fn at(&self, iterator: &ShardIterator) -> Result<Arc<Shard>> {
         let shard = iterator.shard;
-        let (info, at) = self.shard(shard)?;
-        // Behind the last number it stands at the end.
-        let last = iterator.place.address.saturating_sub(1).max(at.log.start);
-        if iterator.place.segment.is_none()
-            && (iterator.place.address < at.log.start || !info.may_have(last.into()))
-        {
+        let Place { address, segment } = &iterator.place;
+        let (at, is_of_it) = self.look_up(shard, |info, at| {
+            // Behind the last number it stands at the end.
+            let last = address.saturating_sub(1).max(at.log.start);
+            let is_of_it = *address >= at.log.start && info.may_have(last.into());
+            (Arc::clone(at), segment.is_some() || is_of_it)
+        })?;
+        if !is_of_it {
+            let (info, _) = self.shard(shard)?;
             let sequence_number = iterator.sequence_number();
             let lies_in = self.relative_with(&info, sequence_number);
             return Err(Error::WrongShard { shard, sequence_number, lies_in });
@@ -387,8 +390,7 @@ impl Stream {
 
     /// Does not notify `event` any more of what happens in a shard.
     pub(super) fn forget(&self, shard: ShardId, event: &Arc<Event>) -> Result<()> {
-        self.shard(shard)?.1.forget(event);
-        Ok(())
+        self.look_up(shard, |_, at| at.forget(event))
     }
 
     fn notify_at(&self, shard: &Shard, at: &ShardIterator, event: &Arc<Event>) -> Result<bool> {

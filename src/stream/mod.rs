@@ -219,10 +219,19 @@ impl Stream {
 
     /// A shard by its id.
     fn shard(&self, shard: ShardId) -> Result<(ShardInfo, Arc<Shard>)> {
+        self.look_up(shard, |info, at| (info.clone(), Arc::clone(at)))
+    }
+
+    /// What `look` sees of a shard; the shape stays as it is meanwhile.
+    fn look_up<T>(
+        &self,
+        shard: ShardId,
+        look: impl Fn(&ShardInfo, &Arc<Shard>) -> T,
+    ) -> Result<T> {
         let found = || {
             let shape = self.inner.shape.read();
             let (info, at) = shape.info(shard).zip(shape.shards.get(&shard))?;
-            Some((info.clone(), Arc::clone(at)))
+            Some(look(info, at))
         };
         if let Some(found) = found() {
             return Ok(found);
