@@ -9,6 +9,8 @@
 mod append;
 mod durable;
 mod handover;
+mod instructions;
+mod large;
 mod limits;
 mod pool;
 mod replay;
@@ -33,10 +35,15 @@ fn contestant<'a>(name: &'static str, round: impl FnMut() -> f64 + 'a) -> Contes
     Contestant { name, round: Box::new(round) }
 }
 
+/// Whether a row was asked for: all are, if none is named.
+fn is_wanted(name: &str) -> bool {
+    let filter: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    filter.is_empty() || filter.iter().any(|part| name.contains(part.as_str()))
+}
+
 /// Runs the contestants in turns and prints the median of each, and its ratio to the first one.
 fn row(name: &str, rounds: usize, mut contestants: Vec<Contestant<'_>>) {
-    let filter: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
-    if !filter.is_empty() && !filter.iter().any(|part| name.contains(part.as_str())) {
+    if !is_wanted(name) {
         return;
     }
     let mut times = vec![Vec::new(); contestants.len()];
@@ -110,6 +117,12 @@ impl Ours {
 }
 
 fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [large::FILL, directory, bytes] => large::fill(directory, bytes),
+        [instructions::PUT, size, count] => return instructions::put(size, count),
+        _ => {}
+    }
     for size in [100, 1 << 10, 64 << 10] {
         append::sustained(size);
     }
@@ -128,4 +141,7 @@ fn main() {
     pool::throughput();
     pool::checkpoint();
     pool::latency();
+    large::opening();
+    large::memory();
+    instructions::instructions();
 }

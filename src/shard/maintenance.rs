@@ -126,9 +126,18 @@ impl Writer {
 
     /// Makes finished segments durable and seals them.
     pub(crate) fn settle(&self, log: &Log) -> Result<()> {
-        let _one_at_a_time = self.settling.lock();
+        self.settle_to(log, 0)
+    }
+
+    /// Makes finished segments durable and seals them, until so many are left.
+    pub(super) fn settle_to(&self, log: &Log, left: usize) -> Result<()> {
         loop {
-            let retired = self.next.lock().retired.first().cloned();
+            // One at a time, and whoever waits for it takes turns with the thread whose work it is.
+            let _turn = self.settling.lock();
+            let retired = {
+                let next = self.next.lock();
+                next.retired.first().filter(|_| next.retired.len() > left).cloned()
+            };
             let Some((segment, end)) = retired else { return Ok(()) };
             segment.map.forget_pages();
             self.sync_to(segment.limit())?;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::format::frame::HEADER_LEN;
-use crate::format::segment_header::{End, SEGMENT_HEADER_LEN, Seal, SealKind};
+use crate::format::segment_header::{End, MAX_RECOVERED, SEGMENT_HEADER_LEN, Seal, SealKind};
 use crate::os::fs;
 use crate::os::signal::{Bell, Event};
 use crate::os::sync::{Condvar, Mutex, MutexGuard, yield_now};
@@ -20,10 +20,15 @@ use crate::shard::cursor::Place;
 use crate::shard::flush::Watermark;
 use crate::shard::next::Next;
 use crate::shard::recovery::{self, Found};
-use crate::shard::ring::{Ring, Slot};
+use crate::shard::ring::{Ring, SLOTS, Slot};
 use crate::shard::segment::{self, Segment};
 use crate::shard::tail::Mark;
 use crate::shard::{Appended, Log, Tip};
+
+/// How many finished segments may wait to be durable. Whoever needs another segment waits then: the
+/// next life has no more to recover than the header of a segment can tell of, with the one that is
+/// finished then and those in the ring.
+const MAX_UNSETTLED: usize = MAX_RECOVERED - SLOTS - 1;
 
 /// The writing side of a shard.
 #[derive(Debug)]
@@ -36,7 +41,7 @@ pub(crate) struct Writer {
     pub(super) next: Mutex<Next>,
     /// Signalled when a spare is there, or could not be made.
     pub(super) made: Condvar,
-    /// Held by the one who seals segments.
+    /// Held by the one who seals a segment.
     pub(super) settling: Mutex<()>,
     /// Somebody waits for the spare. Set and cleared under the lock; looked at without it by the
     /// one who makes the spare: seen late, it only takes a little longer.
@@ -109,6 +114,8 @@ impl Writer {
     /// Sees to it that the active segment has room, unless somebody else did.
     #[cold]
     pub(super) fn roll(&self, log: &Log, needed: u64) -> Result<()> {
+        // If it fails the shard is poisoned, and says so below.
+        let _ = self.settle_to(log, MAX_UNSETTLED);
         let mut next = self.lock_made();
         if self.ring.active_slot().tail.mark().remaining().is_some() {
             return Ok(());

@@ -223,11 +223,7 @@ impl Stream {
     }
 
     /// What `look` sees of a shard; the shape stays as it is meanwhile.
-    fn look_up<T>(
-        &self,
-        shard: ShardId,
-        look: impl Fn(&ShardInfo, &Arc<Shard>) -> T,
-    ) -> Result<T> {
+    fn look_up<T>(&self, shard: ShardId, look: impl Fn(&ShardInfo, &Arc<Shard>) -> T) -> Result<T> {
         let found = || {
             let shape = self.inner.shape.read();
             let (info, at) = shape.info(shard).zip(shape.shards.get(&shard))?;

@@ -12,14 +12,14 @@ use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::format::frame::{HEADER_LEN, State, Word};
-use crate::format::segment_header::{SEAL_AT, SEAL_LEN, SegmentHeader};
+use crate::format::segment_header::{MAX_RECOVERED, SEAL_AT, SEAL_LEN, SegmentHeader};
 use crate::position::ShardId;
 use crate::record::{Key, Limit};
 use crate::shard::cursor::Place;
 use crate::shard::horizon::Horizon;
 use crate::shard::index::Index;
 use crate::shard::segment::file_name;
-use crate::shard::{Log, Shard};
+use crate::shard::{Log, Shard, recovery};
 
 const PAGE: usize = 4096;
 /// A segment of ten pages, of which nine have frames.
@@ -151,6 +151,18 @@ fn killed(lens: &[usize]) -> (Image, Vec<Known>) {
 
 fn frame(put: &[Known], which: usize) -> Range<usize> {
     put[which].0 as usize..put[which + 1].0 as usize
+}
+
+#[test]
+fn a_producer_that_outruns_the_disk_leaves_no_more_than_a_header_can_tell_of() {
+    let image = Image::new();
+    let shard = image.open().unwrap();
+    let put: Vec<_> = (0..2 * MAX_RECOVERED).map(|_| append(&shard, 5 * PAGE)).collect();
+    let killed = image.copy();
+    let left = recovery::survey(&killed.log()).unwrap();
+    assert_eq!(left.len(), put.len());
+    assert_eq!(left.iter().filter(|found| found.seal.is_none()).count(), MAX_RECOVERED);
+    assert_eq!(read(&killed.open().unwrap()).unwrap(), put);
 }
 
 #[test]
