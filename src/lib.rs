@@ -59,6 +59,7 @@
 
 // In tests an unwrap is an assertion.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod error;
 mod format;
