@@ -23,10 +23,15 @@ pub(crate) fn mounts_are_possible() -> Result<(), String> {
     run("unshare", &["-m", "true"])
 }
 
+/// Whether this program has mounts of its own.
+pub(crate) fn in_own_mounts_now() -> bool {
+    std::env::var_os(OWN_MOUNTS).is_some()
+}
+
 /// Runs this program again with mounts of its own, which end with it, however it ends: the loop
 /// devices with them. The outcome; none if this is that program.
 pub(crate) fn in_own_mounts(what: &str) -> Option<bool> {
-    if std::env::var_os(OWN_MOUNTS).is_some() {
+    if in_own_mounts_now() {
         return None;
     }
     if let Err(why) = mounts_are_possible() {

@@ -1,11 +1,13 @@
 //! The life of a stream from its creation on, through many processes that end before their time.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use millstream::{Error, HashAlgorithm, Stream, verify};
+use rustix::process::Signal;
 
 use crate::common::event::Event;
 use crate::common::files::{copy_all, scratch};
@@ -104,7 +106,7 @@ impl Life {
             Doom::At(kind, count) => (*kind, *count),
             _ => ("", 0),
         };
-        let (hung, error) = std::thread::scope(|scope| {
+        let (hung, error, signal) = std::thread::scope(|scope| {
             scope.spawn(move || {
                 for line in output.lines() {
                     let _ = lines.send(line.unwrap());
@@ -139,12 +141,15 @@ impl Life {
                     Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
                 }
             }
-            end(&mut child, hung || !matches!(doom, Doom::Never(_)));
+            let signal = end(&mut child, hung || !matches!(doom, Doom::Never(_)));
             for line in received {
                 self.note(&line);
             }
-            (hung, error.join().unwrap())
+            (hung, error.join().unwrap(), signal)
         });
+        if signal == Some(Signal::BUS.as_raw()) {
+            self.wrong("it has touched a page that the disk does not have");
+        }
         Ended { hung, error }
     }
 
@@ -214,10 +219,10 @@ impl Life {
     }
 }
 
-/// Ends a process and waits for it.
-fn end(child: &mut Child, by_force: bool) {
+/// Ends a process and waits for it: which signal it has died of.
+fn end(child: &mut Child, by_force: bool) -> Option<i32> {
     if by_force {
         let _ = child.kill();
     }
-    child.wait().unwrap();
+    child.wait().unwrap().signal()
 }

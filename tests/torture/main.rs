@@ -14,6 +14,7 @@ mod common;
 
 mod blocks;
 mod disk;
+mod faults;
 mod kill;
 mod life;
 mod random;
@@ -37,6 +38,7 @@ usage: torture METHOD [--seed N] [--NAME VALUE]...
                                                     the same, and cut their disk off from power
   blocks    [--images 24] [--disk ext4|xfs]         cut it off with any of its last writes done
   syscalls  [--rounds 1]                            have each call to the system fail once
+  faults    [--cycles 40]                           have too little room, descriptors, memory
   soak      [--seconds 5]                           producers, workers, reshards, restarts
   teeth     [--bug NAME] [--all 1] [--loom 0]       which seeded bug is caught by what";
 
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         "powercut" => kill::power_cut(&run),
         "blocks" => blocks::run(&run),
         "syscalls" => syscalls::run(&run),
+        "faults" => faults::run(&run),
         "soak" => soak::run(&run),
         "teeth" => teeth::run(&run),
         // So that a plain `cargo test` with all features tries it, whatever it filters.

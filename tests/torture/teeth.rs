@@ -29,6 +29,7 @@ use Method::{Loom, Shuttle, Test, Torture, Unit};
 const KILL: Method = Torture(&["kill", "--cycles", "300"]);
 const POWER_CUT: Method = Torture(&["powercut", "--cycles", "300"]);
 const BLOCKS: Method = Torture(&["blocks", "--images", "600"]);
+const FAULTS: Method = Torture(&["faults", "--cycles", "400"]);
 const SYSCALLS: Method = Torture(&["syscalls"]);
 const LOOM: Method = Loom("interleavings::");
 const SHUTTLE: Method = Shuttle("interleavings::");
@@ -46,8 +47,12 @@ const BUGS: [(&str, &str, &[Method]); 18] = [
     ("salt_left_out", "checksums do not begin from the salt", &[SUBSETS]),
     ("sync_tried_again", "a failed sync is tried again", &[LOOM, SHUTTLE, SYSCALLS]),
     ("missing_on_eio", "a file that cannot be opened counts as missing", &[SYSCALLS]),
-    ("sparse_segment", "segments are not allocated", &[Test("full_disk")]),
-    ("spare_without_name", "the spare is used though its file is gone", &[Test("full_disk")]),
+    ("sparse_segment", "segments are not allocated", &[Test("full_disk"), FAULTS]),
+    (
+        "spare_without_name",
+        "the spare is used though its file is gone",
+        &[Test("full_disk"), FAULTS],
+    ),
     ("cut_under_a_reader", "retention empties what is being read", &[Test("retention")]),
     ("rename_not_synced", "a new manifest is not synced to its name", &[POWER_CUT, BLOCKS]),
     ("checkpoint_before_processing", "a checkpoint precedes its records", &[KILL]),
