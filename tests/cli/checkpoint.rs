@@ -60,3 +60,36 @@ fn a_seek_that_cannot_be_is_an_error() {
     show.failed(1, &["no application typo", "millstream apps"]);
     assert_eq!(work(&place).lines().len(), 0);
 }
+
+#[test]
+fn a_shard_is_processed_behind_the_record_that_the_checkpoint_is_set_to() {
+    let place = Place::with_shards(1);
+    place.put("a 1\na 2\na 3\n").succeeded();
+    assert_eq!(work(&place).lines().len(), 3);
+    let records = run(&["tail", &place.stream, "--json"]).succeeded();
+    let first: serde_json::Value = serde_json::from_str(records.lines()[0]).unwrap();
+    let number = first["sequence_number"].as_str().unwrap();
+    let set = ["checkpoint", "set", &place.stream, number, "--app", "print", "--reason", "a test"];
+    let json = run(&[&set[..], &["--shard", "0", "--json"]].concat()).succeeded().json();
+    assert_eq!(json["lag_records"], 2);
+    assert_eq!(work(&place).lines(), ["2", "3"]);
+    assert_eq!(run(&set).code, Some(2), "a number is of one shard");
+    let typo = [&set[..3], &["last", "--app", "print", "--shard", "0", "--reason", "x"]].concat();
+    assert_eq!(run(&typo).code, Some(2));
+}
+
+#[test]
+fn a_reset_has_everything_processed_again_or_one_shard() {
+    let place = place();
+    let reset = ["checkpoint", "reset", &place.stream, "--app", "print", "--reason", "a test"];
+    let shown = run(&reset).succeeded();
+    assert!(shown.lines().iter().all(|line| line.contains("TRIM_HORIZON")), "{shown:?}");
+    assert_eq!(work(&place).lines().len(), 3);
+    let by_shard = ["0", "1"].map(|shard| {
+        run(&[&reset[..], &["--shard", shard, "--json"]].concat()).succeeded();
+        work(&place).lines().len()
+    });
+    assert_eq!(by_shard.iter().sum::<usize>(), 3);
+    run(&[&reset[..2], &[&place.stream, "--app", "typo", "--reason", "x"]].concat())
+        .failed(1, &["no application typo"]);
+}

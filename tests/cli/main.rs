@@ -7,6 +7,7 @@ mod dead_letters;
 mod errors;
 mod files;
 mod harness;
+mod lag;
 mod overview;
 mod put;
 mod reshard;

@@ -138,13 +138,14 @@ fn json_has_the_keys_that_the_manual_says() {
     run(&["work", &place.stream, "--app", "load", "--until-idle"]).succeeded();
     let (stream, root) = (place.stream.as_str(), place.root().to_str().unwrap());
     let other = place.path("other");
-    let runs: [(&str, &[&str]); 15] = [
+    let runs: [(&str, &[&str]); 16] = [
         ("create", &["create", other.to_str().unwrap()]),
         ("ls", &["ls", root]),
         ("info", &["info", stream]),
         ("top", &["top", stream, "--interval", "10ms"]),
         ("tail", &["tail", stream]),
         ("apps", &["apps", stream]),
+        ("lag", &["lag", stream]),
         ("checkpoint show", &["checkpoint", "show", stream, "--app", "load"]),
         ("retention", &["retention", stream]),
         ("verify", &["verify", stream]),

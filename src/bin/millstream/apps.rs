@@ -1,11 +1,11 @@
 //! `millstream apps`: who consumes a stream, and how far behind they are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use millstream::{Application, DeadLetters, Stream};
 use serde_json::json;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output;
 
 /// Lists the applications of a stream: pools that run, records behind, records put aside.
@@ -44,6 +44,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         };
     }
     output::print(&text)
+}
+
+/// An application that must be there.
+pub(crate) fn existing(dir: &Path, stream: &Stream, app: &str) -> Result<Application> {
+    if !Application::list(stream)?.iter().any(|name| name == app) {
+        let dir = dir.display();
+        let failure = Failure::error(format!("{dir} has no application {app}"));
+        return Err(failure.so(format!("see `millstream apps {dir}`")));
+    }
+    Ok(Application::of(app, stream)?)
 }
 
 /// The name of an application, as the library has it.

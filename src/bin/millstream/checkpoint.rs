@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use millstream::{Application, Checkpoint, ShardId, StartingPosition, Stream};
+use millstream::{Application, Checkpoint, SequenceNumber, ShardId, StartingPosition, Stream};
 use serde_json::json;
 
-use crate::apps::parse_name;
+use crate::apps::{existing, parse_name};
 use crate::failure::{Exit, Failure, Result};
 use crate::offset::Offset;
 use crate::output;
@@ -19,6 +19,8 @@ Examples:
   millstream checkpoint seek data/orders horizon --app load --reason 'prices were wrong'
   millstream checkpoint seek data/orders @2026-11-24T09:00:00Z --app load --reason rewind
   millstream checkpoint seek data/orders 4096 --app load --shard 2 --reason 'skip a bad batch'
+  millstream checkpoint set data/orders 4096 --app load --shard 2 --reason 'loaded by hand'
+  millstream checkpoint reset data/orders --app load --reason 'the table was dropped'
 
 All of them can run beside the application's workers.")]
 pub(crate) struct Args {
@@ -43,6 +45,18 @@ Example:
 Example:
   millstream checkpoint seek data/orders horizon --app load --reason 'prices were wrong'")]
     Seek(Seek),
+    /// Has a shard count as processed up to and with the record NUMBER, and no further.
+    ///
+    /// As `seek`, to the place behind a record.
+    #[command(after_help = "\
+Example:
+  millstream checkpoint set data/orders 4096 --app load --shard 2 --reason 'loaded by hand'")]
+    Set(Set),
+    /// Has everything that the stream has processed again, or one shard: `seek` to the horizon.
+    #[command(after_help = "\
+Example:
+  millstream checkpoint reset data/orders --app load --reason 'the table was dropped'")]
+    Reset(Reset),
 }
 
 #[derive(clap::Args)]
@@ -65,6 +79,33 @@ struct Seek {
     #[arg(value_name = "POSITION", value_parser = parse_position)]
     position: StartingPosition,
     /// Only in this shard: its id, or its index.
+    #[arg(long, value_name = "SHARD", value_parser = parse_shard)]
+    shard: Option<ShardId>,
+    /// Why; kept with the application.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+#[derive(clap::Args)]
+struct Set {
+    #[command(flatten)]
+    place: Place,
+    /// The last record that counts as processed.
+    #[arg(value_name = "NUMBER")]
+    number: SequenceNumber,
+    /// The shard: its id, or its index.
+    #[arg(long, value_name = "SHARD", value_parser = parse_shard)]
+    shard: ShardId,
+    /// Why; kept with the application.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+#[derive(clap::Args)]
+struct Reset {
+    #[command(flatten)]
+    place: Place,
+    /// Only this shard: its id, or its index.
     #[arg(long, value_name = "SHARD", value_parser = parse_shard)]
     shard: Option<ShardId>,
     /// Why; kept with the application.
@@ -106,18 +147,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             }
             show(&seek.place, &application)
         }
+        Verb::Set(set) => {
+            let application = open(&set.place)?;
+            let position = StartingPosition::AfterSequenceNumber(set.number);
+            application.seek_shard(set.shard, position, &set.reason)?;
+            show(&set.place, &application)
+        }
+        Verb::Reset(reset) => {
+            let application = open(&reset.place)?;
+            let horizon = StartingPosition::TrimHorizon;
+            match reset.shard {
+                Some(shard) => application.seek_shard(shard, horizon, &reset.reason)?,
+                None => application.seek(horizon, &reset.reason)?,
+            }
+            show(&reset.place, &application)
+        }
     }
 }
 
-/// The application, which must be there.
 fn open(place: &Place) -> Result<Application> {
-    let stream = Stream::open_read_only(&place.dir)?;
-    if !Application::list(&stream)?.contains(&place.app) {
-        let (dir, app) = (place.dir.display(), &place.app);
-        let failure = Failure::error(format!("{dir} has no application {app}"));
-        return Err(failure.so(format!("see `millstream apps {dir}`")));
-    }
-    Ok(Application::of(&place.app, &stream)?)
+    existing(&place.dir, &Stream::open_read_only(&place.dir)?, &place.app)
 }
 
 fn show(place: &Place, application: &Application) -> Result<()> {

@@ -16,6 +16,7 @@ mod failure;
 mod import;
 mod info;
 mod install;
+mod lag;
 mod lines;
 mod ls;
 mod merge;
@@ -28,6 +29,7 @@ mod repair;
 mod reshard;
 mod retention;
 mod ring;
+mod screen;
 mod signals;
 mod split;
 mod style;
@@ -70,6 +72,7 @@ enum Verb {
     Reshard(reshard::Args),
     Work(work::Args),
     Apps(apps::Args),
+    Lag(lag::Args),
     Checkpoint(checkpoint::Args),
     DeadLetters(dead_letters::Args),
     Retention(retention::Args),
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Verb::Reshard(args) => reshard::run(&args),
         Verb::Work(args) => work::run(&args),
         Verb::Apps(args) => apps::run(&args),
+        Verb::Lag(args) => lag::run(&args),
         Verb::Checkpoint(args) => checkpoint::run(&args),
         Verb::DeadLetters(args) => dead_letters::run(&args),
         Verb::Retention(args) => retention::run(&args),

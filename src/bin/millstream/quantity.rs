@@ -51,6 +51,12 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*unit)
 }
 
+/// How long one who looks again and again waits in between.
+pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text).filter(|time| *time >= Duration::from_millis(10));
+    interval.ok_or_else(|| "a time of at least 10ms is expected, as in 250ms or 2s".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! `millstream top`: what goes on in the streams of a directory, on one screen.
 
 mod look;
-mod screen;
+mod page;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use serde_json::json;
 use crate::failure::{Exit, Failure, Result};
 use crate::output;
 use crate::quantity;
+use crate::screen::{self, Screen};
 use crate::signals::Interrupt;
 use look::Watched;
-use screen::Screen;
 
 /// Watches streams and the applications that read them.
 ///
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(default_value = ".")]
     dir: PathBuf,
     /// How long a look waits for the next, as in 250ms or 2s.
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_interval)]
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = quantity::parse_interval)]
     interval: Duration,
     /// End after so many looks.
     #[arg(short = 'n', long, value_name = "COUNT")]
@@ -42,11 +42,6 @@ pub(crate) struct Args {
     /// Write a JSON object a look.
     #[arg(long)]
     json: bool,
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    let interval = quantity::duration(text).filter(|time| *time >= Duration::from_millis(10));
-    interval.ok_or_else(|| "a time of at least 10ms is expected, as in 250ms or 2s".to_owned())
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
