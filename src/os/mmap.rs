@@ -19,12 +19,13 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicU32;
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::mm::Advice;
 
-/// A whole file in memory, shared with every other map of it.
+/// A whole file in memory, shared with every other map of it (or a copy of one).
 #[derive(Debug)]
 pub(crate) struct Map(MmapRaw);
 
@@ -38,6 +39,14 @@ impl Map {
     /// for it.
     pub(crate) fn read_only(file: &File, len: usize) -> io::Result<Self> {
         MmapOptions::new().len(len).map_raw_read_only(file).map(Self)
+    }
+
+    /// Copies a file into memory of its own, for reading, with the same rule as `read_only`. What
+    /// the disk cannot read, or somebody has truncated, is an error now and not a signal later.
+    pub(crate) fn copied(file: &File, len: usize) -> io::Result<Self> {
+        let mut copy = MmapOptions::new().len(len).map_anon()?;
+        file.read_exact_at(&mut copy, 0)?;
+        Ok(Self(copy.into()))
     }
 
     /// How many bytes are mapped.

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::format::segment_header::{End, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::os::sync::Mutex;
 use crate::shard::recovery::Found;
-use crate::shard::segment::Segment;
+use crate::shard::segment::{Access, Segment};
 
 /// A segment that is mapped when somebody reads it.
 #[derive(Debug)]
@@ -24,12 +24,20 @@ struct Entry {
 
 /// The segments of a shard by their base.
 #[derive(Debug, Default)]
-pub(crate) struct Index(Mutex<BTreeMap<u64, Entry>>);
+pub(crate) struct Index {
+    segments: Mutex<BTreeMap<u64, Entry>>,
+    access: Access,
+}
 
 impl Index {
+    /// An index of no segments, whose finished ones will be read like this.
+    pub(crate) fn new(access: Access) -> Self {
+        Self { segments: Mutex::default(), access }
+    }
+
     /// Knows these segments from now on, and no others.
     pub(crate) fn update(&self, segments: Vec<Found>) {
-        let mut index = self.0.lock();
+        let mut index = self.segments.lock();
         let mut old = std::mem::take(&mut *index);
         for found in segments {
             let base = found.header.base;
@@ -52,14 +60,14 @@ impl Index {
     /// Adds a segment that is being written.
     pub(crate) fn add(&self, found: Found, segment: &Arc<Segment>) {
         let (base, kept) = (segment.header.base, Some(Arc::clone(segment)));
-        let mut index = self.0.lock();
+        let mut index = self.segments.lock();
         index.insert(base, Entry::new(found, Arc::downgrade(segment), kept));
         count_stored(&mut index, base);
     }
 
     /// Does not know a segment any more, in which nothing is: how long it was.
     pub(crate) fn forget(&self, base: u64) -> u64 {
-        let mut index = self.0.lock();
+        let mut index = self.segments.lock();
         let forgotten = index.remove(&base);
         count_stored(&mut index, base);
         forgotten.map_or(0, |entry| entry.found.header.capacity)
@@ -80,7 +88,7 @@ impl Index {
 
     /// Changes what is known of a segment.
     fn change(&self, base: u64, change: impl FnOnce(&mut Entry)) {
-        let mut index = self.0.lock();
+        let mut index = self.segments.lock();
         let Some(entry) = index.get_mut(&base) else { return };
         let before = entry.stored_below(u64::MAX);
         change(entry);
@@ -91,7 +99,7 @@ impl Index {
 
     /// The segment that has `address`, or the first one above it.
     pub(crate) fn at_or_above(&self, address: u64) -> Result<Option<Arc<Segment>>> {
-        let mut index = self.0.lock();
+        let mut index = self.segments.lock();
         loop {
             let below = index.range(..=address).next_back().map(|(base, entry)| (*base, entry));
             let base = match below {
@@ -102,7 +110,7 @@ impl Index {
                 },
             };
             let entry = index.get_mut(&base).expect("it was just found");
-            match entry.segment() {
+            match entry.segment(self.access) {
                 // It was never used, and the writer has removed it.
                 Err(error) if entry.found.may_be_gone() && error.is_not_found() => {
                     index.remove(&base);
@@ -115,7 +123,7 @@ impl Index {
 
     /// What is known of the segment that has `address`, or of the first one above it.
     pub(crate) fn known_at_or_above(&self, address: u64) -> Option<Found> {
-        let index = self.0.lock();
+        let index = self.segments.lock();
         let has = |entry: &&Entry| address < entry.found.limit();
         let below = index.range(..=address).next_back().map(|(_, entry)| entry).filter(has);
         let found = below.or_else(|| index.range(address..).next().map(|(_, entry)| entry));
@@ -125,7 +133,7 @@ impl Index {
     /// Does not know the segments below an address any more: what was known of them, oldest first,
     /// and where they are mapped.
     pub(crate) fn forget_below(&self, address: u64) -> Vec<(Found, Option<Weak<Segment>>)> {
-        let mut index = self.0.lock();
+        let mut index = self.segments.lock();
         let above = index.split_off(&address);
         let below = std::mem::replace(&mut *index, above);
         let is_mapped = |mapped: &Weak<Segment>| mapped.strong_count() > 0;
@@ -145,7 +153,7 @@ impl Index {
 
     /// The bases of all segments, and the header of the last one.
     pub(crate) fn bases(&self) -> (Vec<u64>, Option<SegmentHeader>) {
-        let index = self.0.lock();
+        let index = self.segments.lock();
         let last = index.values().next_back().map(|entry| entry.found.header.clone());
         (index.keys().copied().collect(), last)
     }
@@ -153,7 +161,7 @@ impl Index {
     /// What the shard stores from one address up to another, in bytes. It takes no longer for many
     /// segments in between than for none.
     pub(crate) fn bytes_between(&self, address: u64, tip: u64) -> u64 {
-        let index = self.0.lock();
+        let index = self.segments.lock();
         let before = |address: u64| match index.range(..=address).next_back() {
             Some((_, entry)) => entry.stored_before + entry.stored_below(address),
             None => index.values().next().map_or(0, |entry| entry.stored_before),
@@ -168,13 +176,13 @@ impl Index {
 
     /// How many bytes the files of the segments below an address have.
     pub(crate) fn bytes_below(&self, address: u64) -> u64 {
-        let index = self.0.lock();
+        let index = self.segments.lock();
         index.range(..address).map(|(_, entry)| entry.found.header.capacity).sum()
     }
 
     /// What is known of each segment from the one that has `address` on.
     pub(crate) fn from(&self, address: u64) -> Vec<Found> {
-        let index = self.0.lock();
+        let index = self.segments.lock();
         let first = index.range(..=address).next_back().map_or(0, |(base, _)| *base);
         index.range(first..).map(|(_, entry)| entry.found.clone()).collect()
     }
@@ -206,11 +214,13 @@ impl Entry {
         end.min(address).saturating_sub(start)
     }
 
-    fn segment(&mut self) -> Result<Arc<Segment>> {
+    fn segment(&mut self, access: Access) -> Result<Arc<Segment>> {
         if let Some(segment) = self.mapped.upgrade() {
             return Ok(segment);
         }
-        let segment = Arc::new(self.found.open(self.found.fate)?);
+        // Of one that is being written, a copy would not follow.
+        let access = if self.found.end.is_some() { access } else { Access::Map };
+        let segment = Arc::new(Segment::read(&self.found, self.found.fate, access)?);
         self.mapped = Arc::downgrade(&segment);
         Ok(segment)
     }

@@ -25,7 +25,7 @@ use crate::format::segment_header::{
 use crate::os::fs;
 use crate::position::ShardId;
 use crate::shard::Log;
-use crate::shard::segment::{Fate, Segment, Step, base_of, file_name};
+use crate::shard::segment::{Access, Fate, Segment, Step, base_of, file_name};
 
 /// A segment file and what is known of it.
 #[derive(Clone, Debug)]
@@ -296,7 +296,7 @@ impl Found {
 
     /// Maps the segment for reading.
     pub(crate) fn open(&self, fate: Fate) -> Result<Segment> {
-        Segment::map(self, fate)
+        Segment::read(self, fate, Access::Map)
     }
 
     /// Whether it was never used, as far as is known: the writer removes such a segment when its

@@ -46,6 +46,17 @@ pub(crate) enum Fate {
     CutOff { durable: u64 },
 }
 
+/// How the bytes of finished segments are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Where they are, in the page cache.
+    #[default]
+    Map,
+    /// In a copy of the file, which takes memory, but no harm if the file is truncated or the disk
+    /// fails.
+    Copy,
+}
+
 /// A mapped segment.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -96,15 +107,18 @@ impl From<Frame> for Step {
 }
 
 impl Segment {
-    /// Maps a segment for reading; its header was read before.
-    pub(crate) fn map(found: &Found, fate: Fate) -> Result<Self> {
+    /// Maps a segment for reading, or copies it; its header was read before.
+    pub(crate) fn read(found: &Found, fate: Fate, access: Access) -> Result<Self> {
         let Found { path, header, seal, first_ordinal, end, .. } = found.clone();
         let file = fs::open_read(&path)?;
         if recovery::read_first_page(&file, &path, header.base)?.0 != header {
             return Err(Error::corrupt(&path, 0, "it is not the segment that was here before"));
         }
         let len = header.capacity as usize;
-        let map = Map::read_only(&file, len).map_err(|e| Error::io("map", &path, e))?;
+        let map = match access {
+            Access::Map => Map::read_only(&file, len).map_err(|e| Error::io("map", &path, e))?,
+            Access::Copy => Map::copied(&file, len).map_err(|e| Error::io("read", &path, e))?,
+        };
         let end = end.map(OnceLock::from).unwrap_or_default();
         let left_at = seal.map_or(0, |seal| seal.end.address);
         // Up to there, all was published.

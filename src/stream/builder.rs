@@ -15,6 +15,7 @@ use crate::os::fs::{self, DirectoryLock};
 use crate::position::ShardId;
 use crate::record::{DEFAULT_MAX_RECORD_BYTES, Durability, MAX_OPEN_SHARDS, MAX_RECORD_BYTES};
 use crate::retention::Retention;
+use crate::shard::segment::Access;
 use crate::stream::Stream;
 use crate::stream::settings::check_max_open_shards;
 
@@ -46,6 +47,7 @@ pub struct StreamBuilder {
     retention: Retention,
     pub(super) durability: Durability,
     pub(super) time: Time,
+    pub(super) access: Access,
 }
 
 impl StreamBuilder {
@@ -60,6 +62,7 @@ impl StreamBuilder {
             retention: Retention::default(),
             durability: Durability::default(),
             time: Time::default(),
+            access: Access::default(),
         }
     }
 
@@ -118,6 +121,29 @@ impl StreamBuilder {
         self
     }
 
+    /// Reads finished segments through copies in place of maps, for files that are not safe: what
+    /// another program has truncated, or the disk cannot read, is an error then, where a map ends
+    /// the process with SIGBUS. The segment that is being written is mapped all the same.
+    ///
+    /// A segment is copied whole when something of it is read, and the copy (64 MiB, unless
+    /// [`max_segment_bytes`](Self::max_segment_bytes) says otherwise) is kept until nothing of it
+    /// is used any more.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// use millstream::Stream;
+    ///
+    /// stream.put("customer-7", "clicked")?;
+    /// let reader = Stream::builder(dir.path()).copied().open_read_only()?;
+    /// assert_eq!(reader.scan(..)?.count(), 1);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn copied(mut self) -> Self {
+        self.access = Access::Copy;
+        self
+    }
+
     /// Opens the stream; creates it if the directory is missing or empty.
     ///
     /// # Errors
@@ -171,6 +197,19 @@ impl StreamBuilder {
         let lock = DirectoryLock::take(&self.path)?;
         let (manifest, _) = read_manifest(&self.path)?;
         Stream::assemble(self.path.clone(), (manifest, None), Some(lock), self)
+    }
+
+    /// Opens the stream for reading alone: see [`Stream::open_read_only`].
+    ///
+    /// # Errors
+    /// [`Error::StreamNotFound`]; [`Error::NotAStream`]; [`Error::Unsupported`];
+    /// [`Error::Corrupt`].
+    pub fn open_read_only(mut self) -> Result<Stream> {
+        self.path = fs::absolute(&self.path)?;
+        must_be_stream(&self.path)?;
+        let (manifest, seen) = read_manifest(&self.path)?;
+        fs::show_use(&seen);
+        Stream::assemble(self.path.clone(), (manifest, Some(seen)), None, self)
     }
 
     fn manifest(&self) -> Result<Manifest> {

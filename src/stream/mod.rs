@@ -50,6 +50,7 @@ use crate::record::Durability;
 use crate::shard::horizon::Horizon;
 use crate::shard::index::Index;
 use crate::shard::room::Room;
+use crate::shard::segment::Access;
 use crate::shard::{Log, Shard};
 use crate::stream::keeper::Keeper;
 use crate::stream::router::{Router, Turns};
@@ -93,6 +94,7 @@ struct Inner {
     max_record_bytes: usize,
     durability: Durability,
     time: Time,
+    access: Access,
     router: Router,
     shape: Arc<RwLock<Shape>>,
     /// Held by the one who changes the manifest; puts that find their shard closed wait for it.
@@ -126,12 +128,7 @@ impl Stream {
     /// [`Error::StreamNotFound`]; [`Error::NotAStream`]; [`Error::Unsupported`];
     /// [`Error::Corrupt`].
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
-        let path = fs::absolute(path.as_ref())?;
-        must_be_stream(&path)?;
-        let (manifest, seen) = read_manifest(&path)?;
-        fs::show_use(&seen);
-        let settings = Self::builder(&path);
-        Self::assemble(path, (manifest, Some(seen)), None, settings)
+        Self::builder(path).open_read_only()
     }
 
     /// Puts a stream together from what its manifest says; with the lock, for writing.
@@ -148,7 +145,8 @@ impl Stream {
         let room = Arc::new(Room::default());
         let mut shards = BTreeMap::new();
         for info in &manifest.shards {
-            let shard = open_shard(&path, &manifest, info, &room, lock.is_some())?;
+            let (access, write) = (settings.access, lock.is_some());
+            let shard = open_shard(&path, &manifest, info, &room, access, write)?;
             shards.insert(info.id, Arc::new(shard));
         }
         let max_record_bytes = manifest.max_record_bytes;
@@ -169,6 +167,7 @@ impl Stream {
             max_record_bytes,
             durability: settings.durability,
             time: settings.time,
+            access: settings.access,
             router,
             shape,
             reshaping,
@@ -309,7 +308,8 @@ impl Inner {
         let new = manifest.shards.iter().filter(|info| !shape.shards.contains_key(&info.id));
         new.map(|info| {
             let room = &self.trimmer.room;
-            let shard = open_shard(&self.path, manifest, info, room, self.keeper.is_some())?;
+            let write = self.keeper.is_some();
+            let shard = open_shard(&self.path, manifest, info, room, self.access, write)?;
             Ok((info.id, Arc::new(shard)))
         })
         .collect()
@@ -361,6 +361,7 @@ fn open_shard(
     manifest: &Manifest,
     info: &ShardInfo,
     room: &Arc<Room>,
+    access: Access,
     write: bool,
 ) -> Result<Shard> {
     let manifest_path = path.join(MANIFEST);
@@ -382,7 +383,7 @@ fn open_shard(
         max_segment_bytes: manifest.max_segment_bytes,
         room: Arc::clone(room),
         horizon: Horizon::default(),
-        index: Index::default(),
+        index: Index::new(access),
     };
     log.horizon.raise(manifest.trimmed.get(&info.id).copied().unwrap_or_default());
     if write { Shard::open(log) } else { Shard::open_read_only(log) }
