@@ -231,3 +231,22 @@ fn a_stream_whose_directory_was_moved_away_is_not_begun_anew_in_its_old_place() 
     assert!(matches!(stream.put("k", "nobody would find it"), Err(Error::Io { .. })));
     assert_eq!(entries(directory.path()), ["new"]);
 }
+
+#[test]
+fn an_empty_stream_that_is_opened_a_thousand_times_stays_as_it_was() {
+    let mut fixture = Fixture::new(1);
+    let created = entries(fixture.directory.path());
+    for _ in 0..1000 {
+        fixture = fixture.reopened();
+    }
+    assert_eq!(entries(fixture.directory.path()), created);
+    let first = put(&fixture.stream, "first");
+    for _ in 0..100 {
+        fixture = fixture.reopened();
+    }
+    let second = put(&fixture.stream, "second");
+    assert!(first.sequence_number < second.sequence_number);
+    assert_eq!(read_all(&fixture.stream, S0, StartingPosition::TrimHorizon), ["first", "second"]);
+    let shard = fixture.directory.path().join("shards").join(S0.to_string());
+    assert_eq!(entries(&shard).len(), 1);
+}
