@@ -126,6 +126,24 @@ pub struct ShardCounts {
     pub stalls: u64,
 }
 
+impl ShardCounts {
+    /// What two workers of a shard have done, which share its lease.
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self {
+            records_processed: self.records_processed + other.records_processed,
+            data_bytes_processed: self.data_bytes_processed + other.data_bytes_processed,
+            batches_processed: self.batches_processed + other.batches_processed,
+            process_records_time: self.process_records_time + other.process_records_time,
+            failures: self.failures + other.failures,
+            dead_letters: self.dead_letters + other.dead_letters,
+            leases_taken: self.leases_taken.max(other.leases_taken),
+            leases_lost: self.leases_lost.max(other.leases_lost),
+            leases_handed_over: self.leases_handed_over.max(other.leases_handed_over),
+            stalls: self.stalls + other.stalls,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// It only rises.

@@ -284,6 +284,12 @@ impl Batch {
         self.entries.push(Entry { pages: index as u16, ..entry });
     }
 
+    /// Leaves out the records that are not to be kept.
+    pub(crate) fn retain(&mut self, keep: impl Fn(Record<'_>) -> bool) {
+        let kept = self.entries.iter().zip(&*self).filter(|(_, record)| keep(*record));
+        self.entries = kept.map(|(entry, _)| *entry).collect();
+    }
+
     /// Says how much is behind the last record.
     pub(crate) fn set_lag(&mut self, lag: Lag) {
         self.lag = lag;

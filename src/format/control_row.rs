@@ -15,15 +15,16 @@
 //! | 32 | 8 | epoch | one more with each owner; a checkpoint from an older one is refused |
 //! | 40 | 8 | number | the sequence number of kind 2 and 3, else 0 |
 //! | 48 | 4 | kind | of the checkpoint: 1 TRIM_HORIZON, 2 at, 3 after `number`, 4 SHARD_END |
-//! | 52 | 4 | pending kind | of the prepared checkpoint: 3 after `pending number`, 0 none |
+//! | 52 | 4 | pending kind | prepared checkpoint: 3 after `pending number`, 0 none; 5 lanes |
 //! | 56 | 8 | pending number | its sequence number |
 //! | 64 | 8 | owner | the member that has the shard, 0 nobody |
 //! | 72 | 8 | wanted by | the member that asks for the shard, 0 nobody |
 //! | 80 | 4 | state length | bytes of `state` |
-//! | 84 | 384 | state | what the processor has noted with the prepared checkpoint |
+//! | 84 | 384 | state | what the processor has noted with the prepared checkpoint; or the lanes |
 //! | 468 | 40 | | zeros |
 //! | 508 | 4 | crc | CRC-32 of all before it; believe nothing unless it fits |
 //!
+//! With lanes, the state has 8 bytes for each: the number of the last record processed in it, or 0.
 //! All numbers are little-endian. Shard and application are there so that a row that was copied
 //! from elsewhere is noticed: its numbers would make this application skip records.
 
@@ -37,6 +38,8 @@ use crate::position::{SequenceNumber, ShardId, StartingPosition};
 pub(crate) const SLOT_LEN: usize = 512;
 /// The most bytes that can be noted with a prepared checkpoint.
 pub(crate) const MAX_STATE_BYTES: usize = 384;
+/// The most lanes whose progress there is room for.
+pub(crate) const MAX_LANES: usize = MAX_STATE_BYTES / 8;
 /// Both slots: the length of the file.
 pub(crate) const ROW_LEN: usize = 2 * SLOT_LEN;
 
@@ -63,6 +66,7 @@ const TRIM_HORIZON: u32 = 1;
 const AT_SEQUENCE_NUMBER: u32 = 2;
 const AFTER_SEQUENCE_NUMBER: u32 = 3;
 const SHARD_END: u32 = 4;
+const LANES: u32 = 5;
 
 /// Whose row it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +106,9 @@ pub(crate) struct ControlRow {
     pub(crate) checkpoint: Option<StartingPosition>,
     /// The checkpoint that is prepared.
     pub(crate) pending: Option<PendingRow>,
+    /// The last record that each lane has processed, if the shard has lanes; then no checkpoint is
+    /// prepared. At most [`MAX_LANES`].
+    pub(crate) lanes: Vec<Option<SequenceNumber>>,
     /// Who has the shard.
     pub(crate) owner: Option<MemberId>,
     /// Who asks the owner for it.
@@ -111,8 +118,8 @@ pub(crate) struct ControlRow {
 impl ControlRow {
     /// The first row of a shard.
     pub(crate) fn new(checkpoint: Option<StartingPosition>) -> Self {
-        let (owner, wanted_by) = (None, None);
-        Self { generation: 0, epoch: 0, checkpoint, pending: None, owner, wanted_by }
+        let (pending, lanes, owner, wanted_by) = (None, Vec::new(), None, None);
+        Self { generation: 0, epoch: 0, checkpoint, pending, lanes, owner, wanted_by }
     }
 
     /// Where in the file the row goes.
@@ -162,6 +169,16 @@ pub(crate) fn encode(key: RowKey, row: &ControlRow) -> [u8; SLOT_LEN] {
         put(&mut slot, PENDING_NUMBER_AT..OWNER_AT, &address(*number).to_le_bytes());
         put(&mut slot, STATE_LEN_AT..STATE_AT, &(state.len() as u32).to_le_bytes());
         put(&mut slot, STATE_AT..STATE_AT + state.len(), state);
+    }
+    if !row.lanes.is_empty() {
+        assert!(row.pending.is_none(), "there is room for one of the two");
+        let len = 8 * row.lanes.len();
+        put(&mut slot, PENDING_KIND_AT..PENDING_NUMBER_AT, &LANES.to_le_bytes());
+        put(&mut slot, STATE_LEN_AT..STATE_AT, &(len as u32).to_le_bytes());
+        let lanes = slot[STATE_AT..STATE_AT + len].as_chunks_mut().0;
+        for (lane, number) in lanes.iter_mut().zip(&row.lanes) {
+            *lane = number.map_or(0, address).to_le_bytes();
+        }
     }
     let id = |member: Option<MemberId>| member.map_or(0, MemberId::get).to_le_bytes();
     put(&mut slot, OWNER_AT..WANTED_BY_AT, &id(row.owner));
@@ -220,12 +237,18 @@ fn decode_slot(key: RowKey, slot: &[u8; SLOT_LEN]) -> Result<ControlRow, RowDama
         SHARD_END => None,
         _ => return Err(RowDamage::Torn),
     };
-    let pending = match u32_at(slot, PENDING_KIND_AT) {
-        0 => None,
+    let state_len = u32_at(slot, STATE_LEN_AT) as usize;
+    let state = slot[STATE_AT..ZEROS_AT].get(..state_len).ok_or(RowDamage::Torn)?;
+    let (pending, lanes) = match u32_at(slot, PENDING_KIND_AT) {
+        0 => (None, Vec::new()),
         AFTER_SEQUENCE_NUMBER => {
-            let len = u32_at(slot, STATE_LEN_AT) as usize;
-            let state = slot[STATE_AT..ZEROS_AT].get(..len).ok_or(RowDamage::Torn)?.to_vec();
-            Some(PendingRow { number: u64_at(slot, PENDING_NUMBER_AT).into(), state })
+            let number = u64_at(slot, PENDING_NUMBER_AT).into();
+            (Some(PendingRow { number, state: state.to_vec() }), Vec::new())
+        }
+        LANES => {
+            let number = |lane: &[u8; 8]| u64::from_le_bytes(*lane);
+            let lanes = state.as_chunks().0.iter().map(number);
+            (None, lanes.map(|number| (number > 0).then(|| number.into())).collect())
         }
         _ => return Err(RowDamage::Torn),
     };
@@ -236,7 +259,7 @@ fn decode_slot(key: RowKey, slot: &[u8; SLOT_LEN]) -> Result<ControlRow, RowDama
         return Err(RowDamage::Torn);
     }
     let (owner, wanted_by) = (member(OWNER_AT), member(WANTED_BY_AT));
-    Ok(ControlRow { generation, epoch, checkpoint, pending, owner, wanted_by })
+    Ok(ControlRow { generation, epoch, checkpoint, pending, lanes, owner, wanted_by })
 }
 
 #[cfg(test)]
@@ -392,6 +415,15 @@ mod tests {
         for len in [0, 1, MAX_STATE_BYTES] {
             let pending = PendingRow { number: 30.into(), state: vec![7; len] };
             let row = ControlRow { pending: Some(pending), ..row(1, after(20)) };
+            assert_eq!(decode(key(), &file(std::slice::from_ref(&row))), Ok(row));
+        }
+    }
+
+    #[test]
+    fn the_progress_of_lanes_comes_back_as_it_was_written() {
+        for count in [1, 2, MAX_LANES] {
+            let lanes = (0..count as u64).map(|number| (number != 1).then(|| (20 + number).into()));
+            let row = ControlRow { lanes: lanes.collect(), ..row(1, after(20)) };
             assert_eq!(decode(key(), &file(std::slice::from_ref(&row))), Ok(row));
         }
     }

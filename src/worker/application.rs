@@ -215,6 +215,7 @@ impl Application {
             if let Some(checkpoint) = checkpoint {
                 row.checkpoint = checkpoint.position();
                 row.pending = None;
+                row.lanes.clear();
             }
             if table.replace(shard, &row)? {
                 let [before, after] = [seen, row].map(|row| Checkpoint::at(row.checkpoint));

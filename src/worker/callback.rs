@@ -4,9 +4,8 @@
 use std::time::{Duration, Instant};
 
 use crate::os::clock::Ticker;
-use crate::position::ShardId;
 use crate::worker::journal::Change;
-use crate::worker::status::Board;
+use crate::worker::status::{Board, WorkerKey};
 
 /// The callback whose time is counted.
 pub(super) const PROCESS_RECORDS: &str = "process_records";
@@ -21,6 +20,10 @@ pub(super) struct Callback {
 }
 
 impl Callback {
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
     pub(super) fn running_for(&self, now: Instant) -> Duration {
         now.duration_since(self.since)
     }
@@ -31,13 +34,13 @@ impl Board {
     pub(super) fn call<T>(
         &self,
         ticker: &Ticker,
-        shard: ShardId,
+        worker: WorkerKey,
         name: &'static str,
         run: impl FnOnce() -> T,
     ) -> T {
         let callback = Callback { name, since: ticker.now(), is_stalled: false };
-        self.update(shard, |entry| entry.callback = Some(callback));
-        let _call = Call { board: self, ticker, shard };
+        self.update(worker, |entry| entry.callback = Some(callback));
+        let _call = Call { board: self, ticker, worker };
         run()
     }
 
@@ -46,20 +49,20 @@ impl Board {
     pub(super) fn tell_stalls(&self, now: Instant, limit: Duration) -> Option<Instant> {
         let mut stalled = Vec::new();
         let mut next = now.checked_add(limit.max(SHORTEST_LIMIT));
-        self.update_all(|shard, entry| {
+        self.update_all(|worker, entry| {
             let Some(callback) = entry.callback.as_mut().filter(|it| !it.is_stalled) else {
                 return;
             };
             if callback.running_for(now) >= limit {
                 callback.is_stalled = true;
-                stalled.push((shard, *callback));
+                stalled.push((worker, *callback));
             } else {
                 next = next.into_iter().chain(callback.since.checked_add(limit)).min();
             }
         });
-        for (shard, callback) in stalled {
+        for (worker, callback) in stalled {
             let running_for = callback.running_for(now);
-            self.tell(shard, Change::Stalled { callback: callback.name, running_for });
+            self.tell(worker, Change::Stalled { callback: callback.name, running_for });
         }
         next
     }
@@ -72,14 +75,14 @@ const SHORTEST_LIMIT: Duration = Duration::from_millis(1);
 struct Call<'a> {
     board: &'a Board,
     ticker: &'a Ticker,
-    shard: ShardId,
+    worker: WorkerKey,
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         let now = self.ticker.now();
         let mut ended = None;
-        self.board.update(self.shard, |entry| {
+        self.board.update(self.worker, |entry| {
             ended = entry.callback.take();
             if let Some(callback) = ended.filter(|callback| callback.name == PROCESS_RECORDS) {
                 entry.counts.process_records_time += callback.running_for(now);
@@ -87,7 +90,7 @@ impl Drop for Call<'_> {
         });
         if let Some(callback) = ended.filter(|callback| callback.is_stalled) {
             let ran_for = callback.running_for(now);
-            self.board.tell(self.shard, Change::StallOver { callback: callback.name, ran_for });
+            self.board.tell(self.worker, Change::StallOver { callback: callback.name, ran_for });
         }
     }
 }

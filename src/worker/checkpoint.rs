@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::format::control_row::{MAX_STATE_BYTES, PendingRow};
 use crate::position::{SequenceNumber, StartingPosition};
 use crate::record::Record;
-use crate::worker::lease::Lease;
+use crate::worker::lane::Lane;
 
 /// How far an application has processed a shard; what comes next is delivered next, whatever
 /// happens in between.
@@ -45,6 +45,16 @@ impl Checkpoint {
         match self {
             Self::AfterSequenceNumber(number) => Some(number),
             Self::TrimHorizon | Self::AtSequenceNumber(_) | Self::ShardEnd => None,
+        }
+    }
+
+    /// What comes later in the shard is greater.
+    pub(super) fn place(self) -> impl Ord {
+        match self {
+            Self::TrimHorizon => (0, None, false),
+            Self::AtSequenceNumber(number) => (1, Some(number), false),
+            Self::AfterSequenceNumber(number) => (1, Some(number), true),
+            Self::ShardEnd => (2, None, false),
         }
     }
 
@@ -121,14 +131,14 @@ pub enum CheckpointPolicy {
 /// ```
 #[derive(Debug)]
 pub struct Checkpointer<'lent> {
-    lease: &'lent mut Lease,
+    lane: &'lent mut Lane,
     /// Nothing beyond it was delivered; none if nothing was.
     delivered: Option<SequenceNumber>,
 }
 
 impl<'lent> Checkpointer<'lent> {
-    pub(super) fn new(lease: &'lent mut Lease, delivered: Option<SequenceNumber>) -> Self {
-        Self { lease, delivered }
+    pub(super) fn new(lane: &'lent mut Lane, delivered: Option<SequenceNumber>) -> Self {
+        Self { lane, delivered }
     }
 
     /// Everything that was delivered is processed: the whole batch, and what was before it. If
@@ -150,7 +160,7 @@ impl<'lent> Checkpointer<'lent> {
     /// checkpoint; else as [`checkpoint`](Self::checkpoint).
     pub fn checkpoint_at(&mut self, number: impl Into<SequenceNumber>) -> Result<()> {
         let number = self.checked(number.into())?;
-        self.lease.store(Checkpoint::AfterSequenceNumber(number))
+        self.lane.store(Checkpoint::AfterSequenceNumber(number))
     }
 
     /// Prepares a checkpoint behind everything that was delivered, as
@@ -213,8 +223,8 @@ impl<'lent> Checkpointer<'lent> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the state is longer than 384 bytes; else as
-    /// [`checkpoint_at`](Self::checkpoint_at).
+    /// [`Error::InvalidArgument`] if the state is longer than 384 bytes, or the shard has
+    /// [lanes](crate::WorkerPoolBuilder::lanes); else as [`checkpoint_at`](Self::checkpoint_at).
     pub fn prepare_at(
         &mut self,
         number: impl Into<SequenceNumber>,
@@ -227,8 +237,12 @@ impl<'lent> Checkpointer<'lent> {
                 state.len()
             )));
         }
-        self.lease.prepare(PendingRow { number, state: state.to_vec() })?;
-        Ok(Prepared { lease: self.lease, number })
+        if !self.lane.is_alone() {
+            let what = "a checkpoint cannot be prepared in a shard with lanes".into();
+            return Err(Error::InvalidArgument(what));
+        }
+        self.lane.prepare(PendingRow { number, state: state.to_vec() })?;
+        Ok(Prepared { lane: self.lane, number })
     }
 
     /// The number, if it may be a checkpoint.
@@ -240,11 +254,11 @@ impl<'lent> Checkpointer<'lent> {
         } else {
             return Ok(sequence_number);
         };
-        Err(Error::InvalidCheckpoint { shard: self.lease.shard(), sequence_number, why })
+        Err(Error::InvalidCheckpoint { shard: self.lane.shard(), sequence_number, why })
     }
 
     fn is_below_last(&self, number: SequenceNumber) -> bool {
-        match self.lease.checkpoint() {
+        match self.lane.checkpoint() {
             Checkpoint::TrimHorizon => false,
             Checkpoint::AtSequenceNumber(last) | Checkpoint::AfterSequenceNumber(last) => {
                 number < last
@@ -259,7 +273,7 @@ impl<'lent> Checkpointer<'lent> {
 #[derive(Debug)]
 #[must_use = "it is no checkpoint before it is committed"]
 pub struct Prepared<'lent> {
-    lease: &'lent mut Lease,
+    lane: &'lent mut Lane,
     number: SequenceNumber,
 }
 
@@ -269,7 +283,7 @@ impl Prepared<'_> {
     /// # Errors
     /// As [`Checkpointer::checkpoint`]; it stays prepared.
     pub fn commit(self) -> Result<()> {
-        self.lease.store(Checkpoint::AfterSequenceNumber(self.number))
+        self.lane.store(Checkpoint::AfterSequenceNumber(self.number))
     }
 }
 

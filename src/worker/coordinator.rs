@@ -15,9 +15,10 @@ use crate::worker::balance::{self, Share};
 use crate::worker::checkpoint::Checkpoint;
 use crate::worker::cleanup::Rows;
 use crate::worker::journal::Change;
+use crate::worker::lane::Lane;
 use crate::worker::lease::{self, Lease};
 use crate::worker::lease_table::Members;
-use crate::worker::shard_worker::Shared;
+use crate::worker::pool::Shared;
 use crate::worker::source::Source;
 use crate::worker::status::{Entry, ShardState};
 
@@ -49,11 +50,20 @@ impl RecallFlag {
     }
 }
 
-/// A lease that was taken.
+/// A shard that was taken.
 pub(super) struct Taken {
     pub(super) shard: ShardInfo,
-    pub(super) lease: Lease,
+    pub(super) lanes: Vec<Lane>,
     pub(super) recall: RecallFlag,
+}
+
+/// A shard that was taken, as long as one of its workers is there.
+#[derive(Debug)]
+struct Held {
+    /// Of the lease.
+    epoch: u64,
+    recall: RecallFlag,
+    workers: usize,
 }
 
 #[derive(Debug, Default)]
@@ -64,8 +74,7 @@ pub(super) struct Coordinator {
     expired: BTreeSet<ShardId>,
     /// Those that have a row.
     known: BTreeSet<ShardId>,
-    /// The leases whose workers are there: their epochs, and what recalls them.
-    held: BTreeMap<ShardId, (u64, RecallFlag)>,
+    held: BTreeMap<ShardId, Held>,
     /// Since when nobody has had a shard, or has not answered a request for it.
     stuck: BTreeMap<ShardId, Instant>,
 }
@@ -94,9 +103,15 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The worker of the shard is gone.
-    pub(super) fn forget(&mut self, shard: ShardId) {
-        self.held.remove(&shard);
+    /// A worker of the shard is gone; whether it was the last one.
+    pub(super) fn forget(&mut self, shard: ShardId) -> bool {
+        let held = self.held.get_mut(&shard).expect("its worker was there");
+        held.workers -= 1;
+        let is_last = held.workers == 0;
+        if is_last {
+            self.held.remove(&shard);
+        }
+        is_last
     }
 
     /// Looks at everything, and does what is to be done. The leases that were taken are added to
@@ -120,7 +135,7 @@ impl Coordinator {
                 Err(error) => {
                     // A worker that is there notices it by itself.
                     if !self.held.contains_key(&shard) {
-                        pool.board.update(shard, |entry| {
+                        pool.board.update_shard(shard, |entry| {
                             entry.fail(entry.failed_attempts.saturating_add(1), error.to_string());
                         });
                     }
@@ -137,16 +152,22 @@ impl Coordinator {
             let shares = self.shares(pool, &members, &rows, now);
             balance::moves(pool.table.me(), &members, &shares, |shard| backlog(pool, &rows, shard))
         };
-        for shard in moves.take {
+        // A worker that has lost a shard is gone before another one begins.
+        let takes = moves.take.into_iter().filter(|shard| !self.held.contains_key(shard));
+        for shard in takes.collect::<Vec<_>>() {
             let table = Arc::clone(&pool.table);
             let Some(lease) = Lease::take(table, shard, &rows[&shard])? else { continue };
             let recall = RecallFlag::default();
             self.stuck.remove(&shard);
-            self.held.insert(shard, (lease.epoch(), recall.clone()));
-            let entry = Entry::new(ShardState::Running, lease.checkpoint());
-            pool.board.update(shard, |old| old.go_on_as(entry));
-            pool.board.tell(shard, Change::LeaseTaken { epoch: lease.epoch() });
-            taken.push(Taken { shard: self.shards[&shard].clone(), lease, recall });
+            let (epoch, workers) = (lease.epoch(), pool.options.lanes);
+            self.held.insert(shard, Held { epoch, recall: recall.clone(), workers });
+            let lanes = Lane::of(lease, workers);
+            for lane in &lanes {
+                let entry = Entry::new(ShardState::Running, lane.checkpoint());
+                pool.board.update(lane.key(), |old| old.go_on_as(entry));
+            }
+            pool.board.tell(lanes[0].key(), Change::LeaseTaken { epoch });
+            taken.push(Taken { shard: self.shards[&shard].clone(), lanes, recall });
         }
         for shard in moves.ask {
             let seen = &rows[&shard];
@@ -180,7 +201,7 @@ impl Coordinator {
     fn forget_row<S: Source>(&mut self, pool: &Shared<S>, shard: ShardId) {
         self.known.remove(&shard);
         match self.held.get(&shard) {
-            Some((_, flag)) => flag.set(Recall::Lost),
+            Some(held) => held.recall.set(Recall::Lost),
             None => pool.board.forget(shard),
         }
     }
@@ -191,19 +212,19 @@ impl Coordinator {
 
     /// Recalls the workers of what is asked for, or lost.
     fn recall(&self, me: MemberId, members: &Members, rows: &BTreeMap<ShardId, ControlRow>) {
-        for (shard, (epoch, flag)) in &self.held {
+        for (shard, Held { epoch, recall, .. }) in &self.held {
             let Some(row) = rows.get(shard) else { continue };
             if row.epoch != *epoch {
-                flag.set(Recall::Lost);
+                recall.set(Recall::Lost);
             } else if row.wanted_by.is_some_and(|by| by != me && members.get(&by) == Some(&true)) {
-                flag.set(Recall::HandOver);
+                recall.set(Recall::HandOver);
             }
         }
     }
 
-    /// Whether the worker of the shard is recalled.
+    /// Whether the workers of the shard are recalled.
     pub(super) fn is_recalled(&self, shard: ShardId) -> bool {
-        self.held.get(&shard).is_some_and(|(_, flag)| flag.get().is_some())
+        self.held.get(&shard).is_some_and(|held| held.recall.get().is_some())
     }
 
     /// The shards that can be worked on, and whose they are. Tells the board of the others.
@@ -222,9 +243,10 @@ impl Coordinator {
             let Some(info) = self.shards.get(&shard) else { continue };
             let may_begin = self.rows(rows).may_begin(info, &finished);
             let mut owner = row.owner.filter(|owner| members.contains_key(owner));
-            // One that was left by a worker of this pool which could not say so.
-            if owner == Some(me) && !self.held.contains_key(&shard) {
-                owner = None;
+            // It is as it is here: a worker that is gone may not have been able to say so; and one
+            // that has lost the shard, to nobody, is to be gone first.
+            if owner.is_none_or(|owner| owner == me) {
+                owner = self.held.contains_key(&shard).then_some(me);
             }
             let wanted_by = row.wanted_by.filter(|by| members.get(by) == Some(&true));
             if !self.held.contains_key(&shard) {
@@ -235,7 +257,7 @@ impl Coordinator {
                     None => ShardState::Unowned,
                 };
                 let entry = Entry::new(state, Checkpoint::at(row.checkpoint));
-                pool.board.update(shard, |old| old.go_on_as(entry));
+                pool.board.update_shard(shard, |old| old.go_on_as(entry.clone()));
             }
             if has_ended(row) || !may_begin && owner.is_none() {
                 self.stuck.remove(&shard);

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use crate::metrics::ShardCounts;
-use crate::position::{SequenceNumber, ShardId};
-use crate::worker::status::Board;
+use crate::position::SequenceNumber;
+#[cfg(feature = "tracing")]
+use crate::position::ShardId;
+use crate::worker::status::{Board, WorkerKey};
 
 /// Something that happens to the worker of a shard.
 #[derive(Clone, Copy, Debug)]
@@ -72,11 +74,11 @@ impl Change<'_> {
 }
 
 impl Board {
-    /// Tells what happens to a shard. Those who listen may ask the pool how it is.
-    pub(super) fn tell(&self, shard: ShardId, change: Change<'_>) {
-        self.update(shard, |entry| change.count(&mut entry.counts));
+    /// Tells what happens to a worker. Those who listen may ask the pool how it is.
+    pub(super) fn tell(&self, worker: WorkerKey, change: Change<'_>) {
+        self.update(worker, |entry| change.count(&mut entry.counts));
         #[cfg(feature = "tracing")]
-        self.emit(shard, change);
+        self.emit(worker.0, change);
     }
 
     /// Tells that the pool shuts down.

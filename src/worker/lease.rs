@@ -13,7 +13,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::mem;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -21,7 +20,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::format::control_row::{ControlRow, PendingRow};
 use crate::lineage::ShardInfo;
-use crate::position::{ShardId, StartingPosition};
+use crate::position::{SequenceNumber, ShardId, StartingPosition};
 use crate::worker::checkpoint::Checkpoint;
 use crate::worker::lease_table::LeaseTable;
 use crate::worker::source::Source;
@@ -33,7 +32,6 @@ pub(super) struct Lease {
     /// As it was seen last.
     row: ControlRow,
     is_lost: bool,
-    has_failed: bool,
 }
 
 impl fmt::Debug for Lease {
@@ -58,7 +56,7 @@ impl Lease {
             ..seen.clone()
         };
         let is_taken = seen.checkpoint.is_some() && table.replace(shard, &row)?;
-        let lease = Self { table, shard, row, is_lost: false, has_failed: false };
+        let lease = Self { table, shard, row, is_lost: false };
         Ok(is_taken.then_some(lease))
     }
 
@@ -80,14 +78,14 @@ impl Lease {
         self.row.pending.as_ref()
     }
 
+    /// The last record that each lane has processed, if the shard has lanes.
+    pub(super) fn lanes(&self) -> &[Option<SequenceNumber>] {
+        &self.row.lanes
+    }
+
     /// Whether another one was found to have the lease.
     pub(super) fn is_lost(&self) -> bool {
         self.is_lost
-    }
-
-    /// Whether a checkpoint could not be stored since this was asked last.
-    pub(super) fn take_failure(&mut self) -> bool {
-        mem::take(&mut self.has_failed)
     }
 
     /// Makes sure that nobody has taken the lease.
@@ -111,20 +109,30 @@ impl Lease {
         Ok(())
     }
 
-    /// Stores a checkpoint; what was prepared is gone with it. After an error all is as before.
-    pub(super) fn store(&mut self, checkpoint: Checkpoint) -> Result<()> {
-        if checkpoint == self.checkpoint() && self.row.pending.is_none() {
+    /// Stores a checkpoint, and how far each lane is, if there are some; what was prepared is gone
+    /// with it. After an error all is as before.
+    pub(super) fn store(
+        &mut self,
+        checkpoint: Checkpoint,
+        lanes: Vec<Option<SequenceNumber>>,
+    ) -> Result<()> {
+        let is_there = checkpoint == self.checkpoint() && lanes == self.row.lanes;
+        if is_there && self.row.pending.is_none() {
             return Ok(());
         }
         self.update(|row| {
             row.checkpoint = checkpoint.position();
             row.pending = None;
+            row.lanes.clone_from(&lanes);
         })
     }
 
     /// Stores a checkpoint that may be committed later.
     pub(super) fn prepare(&mut self, pending: PendingRow) -> Result<()> {
-        self.update(|row| row.pending = Some(pending.clone()))
+        self.update(|row| {
+            row.pending = Some(pending.clone());
+            row.lanes.clear();
+        })
     }
 
     /// Gives the shard back; whoever wants it may take it.
@@ -135,10 +143,6 @@ impl Lease {
     }
 
     fn update(&mut self, change: impl Fn(&mut ControlRow)) -> Result<()> {
-        self.try_update(change).inspect_err(|_| self.has_failed = true)
-    }
-
-    fn try_update(&mut self, change: impl Fn(&mut ControlRow)) -> Result<()> {
         loop {
             let mut row = ControlRow { generation: self.row.generation + 1, ..self.row.clone() };
             change(&mut row);

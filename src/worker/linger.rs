@@ -7,8 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::record::{Batch, Limit};
-use crate::worker::source::Source;
+use crate::record::{Batch, Lag, Limit};
 
 /// When a batch is given.
 #[derive(Clone, Copy, Debug)]
@@ -20,13 +19,17 @@ pub(super) struct Linger {
 }
 
 impl Linger {
-    /// More than a batch may have is not waited for.
-    pub(super) fn within(self, limit: Limit) -> Self {
-        let enough = Limit {
+    /// What is enough: more than a batch may have is not waited for.
+    pub(super) fn enough(self, limit: Limit) -> Limit {
+        Limit {
             max_records: self.enough.max_records.min(limit.max_records),
             max_bytes: self.enough.max_bytes.min(limit.max_bytes),
-        };
-        Self { enough, ..self }
+        }
+    }
+
+    /// When records that are so old now have waited for long enough.
+    pub(super) fn due(self, now: Instant, age: Lag) -> Instant {
+        now + self.max_wait.saturating_sub(Duration::from_millis(age.millis))
     }
 }
 
@@ -62,9 +65,12 @@ impl<C: Clone> Lingering<C> {
     }
 
     /// Whether there is enough, with what has come since this was asked last.
-    pub(super) fn look<S: Source<Cursor = C>>(&mut self, source: &S) -> Result<bool> {
+    pub(super) fn look(
+        &mut self,
+        read: impl FnOnce(&C, Limit) -> Result<(Batch, Option<C>)>,
+    ) -> Result<bool> {
         if let Some(end) = self.end.as_ref().filter(|_| !self.has_enough()) {
-            let (batch, end) = source.read(end, self.missing)?;
+            let (batch, end) = read(end, self.missing)?;
             self.count(&batch, end);
         }
         Ok(self.has_enough())

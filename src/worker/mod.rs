@@ -3,6 +3,7 @@
 //! - `builder.rs`, `pool.rs`: what users hold in their hands
 //! - `processor.rs`, `checkpoint.rs`: what users write, and what it is lent
 //! - `shard_worker/`: one shard's worker: a batch, the callback, the checkpoint; failing, leaving
+//! - `lane.rs`: several workers in one shard, by keys
 //! - `linger.rs`: waiting for a fuller batch
 //! - `supervisor.rs`: who works when; catching a panic
 //! - `poison.rs`, `dead_letter.rs`: the record that fails always: finding it, putting it aside
@@ -30,6 +31,7 @@ mod coordinator;
 mod dead_letter;
 mod emit;
 mod journal;
+mod lane;
 mod lease;
 mod lease_table;
 mod linger;

@@ -17,7 +17,6 @@ use crate::worker::builder::{Options, WorkerPoolBuilder};
 use crate::worker::dead_letter::DeadLetters;
 use crate::worker::lease_table::LeaseTable;
 use crate::worker::processor::Factory;
-use crate::worker::shard_worker::Shared;
 use crate::worker::source::Source;
 use crate::worker::status::{Board, Entry, Outcome, ShardState, ShardStatus, Stage};
 use crate::worker::supervisor::Supervisor;
@@ -245,6 +244,16 @@ impl<S: Source> Tips for S {
     fn lag_at(&self, shard: ShardId, position: StartingPosition) -> Result<Lag> {
         self.lag(&self.cursor(shard, position)?)
     }
+}
+
+/// What all threads of a pool share.
+pub(super) struct Shared<S> {
+    pub(super) source: Arc<S>,
+    pub(super) table: Arc<dyn LeaseTable>,
+    pub(super) dead_letters: DeadLetters,
+    pub(super) factory: Factory,
+    pub(super) options: Options,
+    pub(super) board: Arc<Board>,
 }
 
 /// What the parts of a pool share; `path` is where the application's files are.

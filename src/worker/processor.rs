@@ -16,6 +16,8 @@ pub type ProcessorError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Initialization {
     /// The shard.
     pub shard: ShardInfo,
+    /// Which of the shard's [lanes](crate::WorkerPoolBuilder::lanes) it is for; 0 if it has none.
+    pub lane: usize,
     /// How far the application has processed it: what comes next is delivered next.
     pub checkpoint: Checkpoint,
     /// A checkpoint that was prepared and not committed: the one who prepared it was stopped, or
@@ -32,7 +34,8 @@ pub struct Initialization {
 /// A processor is made by the factory given to
 /// [`start`](crate::WorkerPoolBuilder::start) when the pool begins with a shard, and made anew
 /// after each failure; the one that failed is dropped. It is called by one thread at a time, but
-/// not always by the same one.
+/// not always by the same one. A shard with [lanes](crate::WorkerPoolBuilder::lanes) has one for
+/// each of them.
 ///
 /// A closure that takes a batch and a checkpointer is a processor too. It must write the types of
 /// its arguments, as in `|batch: &Batch, _: &mut Checkpointer<'_>| Ok(())`: without them the

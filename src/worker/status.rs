@@ -80,6 +80,20 @@ pub enum ShardState {
 }
 
 impl ShardState {
+    /// Of the states of several lanes, the one with the highest is the shard's.
+    fn concern(self) -> u8 {
+        match self {
+            Self::Ended => 0,
+            Self::Elsewhere => 1,
+            Self::Unowned => 2,
+            Self::WaitingForParents => 3,
+            Self::Idle => 4,
+            Self::Running => 5,
+            Self::Retrying => 6,
+            Self::Parked => 7,
+        }
+    }
+
     /// Whether the pool has the shard.
     fn is_leased(self) -> bool {
         match self {
@@ -113,6 +127,19 @@ pub enum Outcome {
         /// The last failure.
         error: String,
     },
+}
+
+impl Outcome {
+    /// Of the outcomes of several lanes, the one with the highest is the shard's.
+    fn concern(&self) -> u8 {
+        match self {
+            Self::Ended => 0,
+            Self::Stopped => 1,
+            Self::Elsewhere => 2,
+            Self::Failed { .. } => 3,
+            Self::NotFinished => 4,
+        }
+    }
 }
 
 /// The life of a pool.
@@ -169,6 +196,35 @@ impl Entry {
         })
     }
 
+    /// A shard whose workers have a lane each is as far as the one that is furthest behind, and as
+    /// well as the one that is worst.
+    fn with(self, other: Self) -> Self {
+        let first = |one: Checkpoint, other: Checkpoint| {
+            if one.place() <= other.place() { one } else { other }
+        };
+        let outcomes = [self.clone().outcome(), other.clone().outcome()];
+        let position = first(Checkpoint::at(self.position), Checkpoint::at(other.position));
+        let callbacks = self.callback.into_iter().chain(other.callback);
+        let (worse, better) = match self.failed_attempts >= other.failed_attempts {
+            true => (self.last_error, other.last_error),
+            false => (other.last_error, self.last_error),
+        };
+        Self {
+            state: [self.state, other.state]
+                .into_iter()
+                .max_by_key(|it| it.concern())
+                .expect("two"),
+            counts: self.counts.with(other.counts),
+            checkpoint: first(self.checkpoint, other.checkpoint),
+            position: position.position(),
+            failed_attempts: self.failed_attempts.max(other.failed_attempts),
+            last_error: worse.or(better),
+            poison: self.poison.or(other.poison),
+            callback: callbacks.min_by_key(Callback::since),
+            outcome: outcomes.into_iter().max_by_key(Outcome::concern),
+        }
+    }
+
     /// What this pool has done stays, the rest is as in `other`.
     pub(super) fn go_on_as(&mut self, other: Self) {
         *self = Self { counts: self.counts, last_error: self.last_error.take(), ..other };
@@ -196,6 +252,9 @@ impl Entry {
     }
 }
 
+/// A worker: its shard, and which of the shard's lanes it has.
+pub(super) type WorkerKey = (ShardId, usize);
+
 /// Where the threads of a pool and its owner meet.
 #[derive(Debug)]
 pub(super) struct Board {
@@ -214,13 +273,13 @@ struct Entries {
     /// Counts the changes of states and stages.
     version: u64,
     stage: Stage,
-    shards: BTreeMap<ShardId, Entry>,
+    workers: BTreeMap<WorkerKey, Entry>,
 }
 
 impl Board {
     /// Of the application whose files are in this directory of a stream.
     pub(super) fn new(path: &Path) -> Self {
-        let entries = Entries { version: 0, stage: Stage::Consuming, shards: BTreeMap::new() };
+        let entries = Entries { version: 0, stage: Stage::Consuming, workers: BTreeMap::new() };
         let name = |part: Option<&Path>| part.unwrap_or(path).to_string_lossy().into();
         Self {
             application: name(path.file_name().map(Path::new)),
@@ -231,11 +290,11 @@ impl Board {
         }
     }
 
-    /// Changes the entry of a shard, which gets a new one if it has none.
-    pub(super) fn update(&self, shard: ShardId, change: impl FnOnce(&mut Entry)) {
+    /// Changes the entry of a worker, which gets a new one if it has none.
+    pub(super) fn update(&self, worker: WorkerKey, change: impl FnOnce(&mut Entry)) {
         let mut entries = self.entries.lock();
         let new = || Entry::new(ShardState::Unowned, Checkpoint::TrimHorizon);
-        let entry = entries.shards.entry(shard).or_insert_with(new);
+        let entry = entries.workers.entry(worker).or_insert_with(new);
         let before = entry.state;
         change(entry);
         if entry.state != before {
@@ -244,24 +303,41 @@ impl Board {
         }
     }
 
-    /// All entries as they are at one moment, and the version that is.
+    /// Changes the entries of all workers of a shard, of one at least.
+    pub(super) fn update_shard(&self, shard: ShardId, change: impl Fn(&mut Entry)) {
+        let lanes = {
+            let entries = self.entries.lock();
+            entries.workers.range((shard, 0)..=(shard, usize::MAX)).count().max(1)
+        };
+        (0..lanes).for_each(|lane| self.update((shard, lane), &change));
+    }
+
+    /// All shards as they are at one moment, and the version that is.
     pub(super) fn snapshot(&self) -> (BTreeMap<ShardId, Entry>, u64) {
         let entries = self.entries.lock();
-        (entries.shards.clone(), entries.version)
+        let mut shards: BTreeMap<ShardId, Entry> = BTreeMap::new();
+        for ((shard, _), entry) in &entries.workers {
+            let entry = match shards.remove(shard) {
+                Some(others) => others.with(entry.clone()),
+                None => entry.clone(),
+            };
+            shards.insert(*shard, entry);
+        }
+        (shards, entries.version)
     }
 
     /// There is nothing to say of the shard any more.
     pub(super) fn forget(&self, shard: ShardId) {
         let mut entries = self.entries.lock();
-        entries.shards.remove(&shard);
+        entries.workers.retain(|(of, _), _| *of != shard);
         entries.version += 1;
         self.changed.notify_all();
     }
 
     /// Changes all entries, but none of their states.
-    pub(super) fn update_all(&self, mut change: impl FnMut(ShardId, &mut Entry)) {
+    pub(super) fn update_all(&self, mut change: impl FnMut(WorkerKey, &mut Entry)) {
         let mut entries = self.entries.lock();
-        entries.shards.iter_mut().for_each(|(shard, entry)| change(*shard, entry));
+        entries.workers.iter_mut().for_each(|(worker, entry)| change(*worker, entry));
     }
 
     /// What there is to count and measure; `lag` tells what is at and behind a place.

@@ -17,7 +17,8 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::Result;
 use crate::worker::coordinator::{Coordinator, Taken};
-use crate::worker::shard_worker::{ShardWorker, Shared, Turn};
+use crate::worker::pool::Shared;
+use crate::worker::shard_worker::{ShardWorker, Turn};
 use crate::worker::source::Source;
 use crate::worker::status::{ShardState, Stage};
 
@@ -174,10 +175,11 @@ impl<S: Source> Supervisor<S> {
             Turn::Retry(delay) => self.retrying.push((self.now() + delay, worker)),
             Turn::Park => self.parked.push(worker),
             Turn::Ended | Turn::Gone => {
-                self.coordinator.forget(shard);
                 self.workers -= 1;
-                // Children may begin; a shard that was lost may be had again.
-                self.look_at = self.now();
+                if self.coordinator.forget(shard) {
+                    // Children may begin; a shard that was lost may be had again.
+                    self.look_at = self.now();
+                }
             }
         }
     }
@@ -190,7 +192,7 @@ impl<S: Source> Supervisor<S> {
     /// Hands out a worker that had nothing to do until now.
     fn wake(&mut self, worker: ShardWorker<S>) {
         self.poll = SHORTEST_POLL;
-        self.pool.board.update(worker.shard().id, |entry| entry.state = ShardState::Running);
+        self.pool.board.update(worker.key(), |entry| entry.state = ShardState::Running);
         self.hand_out(worker);
     }
 
@@ -207,7 +209,7 @@ impl<S: Source> Supervisor<S> {
             return;
         };
         for shard in self.coordinator.without_row() {
-            self.pool.board.update(shard, |entry| {
+            self.pool.board.update_shard(shard, |entry| {
                 entry.fail(entry.failed_attempts.saturating_add(1), error.to_string());
             });
         }
@@ -221,10 +223,13 @@ impl<S: Source> Supervisor<S> {
         }
         let mut taken = Vec::new();
         let looked = self.coordinator.look(&self.pool, now, &mut taken);
-        for Taken { shard, lease, recall } in taken {
-            self.workers += 1;
-            let worker = ShardWorker::new(shard, lease, recall, &self.pool.options);
-            self.wake(worker);
+        for Taken { shard, lanes, recall } in taken {
+            for lane in lanes {
+                self.workers += 1;
+                let (shard, recall) = (shard.clone(), recall.clone());
+                let worker = ShardWorker::new(shard, lane, recall, &self.pool.options);
+                self.wake(worker);
+            }
         }
         self.wake_recalled();
         #[cfg(feature = "metrics")]

@@ -36,7 +36,7 @@ const SHUTTLE: Method = Shuttle("interleavings::");
 const SUBSETS: Method = Unit("shard::images::");
 
 /// The bugs, what they are, and by what each is to be caught.
-const BUGS: [(&str, &str, &[Method]); 18] = [
+const BUGS: [(&str, &str, &[Method]); 19] = [
     ("ack_before_sync", "a put is acknowledged before it is synced", &[POWER_CUT, BLOCKS]),
     ("ack_own_bytes", "a sync does not wait for what others write before", &[LOOM, SHUTTLE]),
     ("relaxed_publish", "a frame is published without an order", &[LOOM]),
@@ -63,6 +63,7 @@ const BUGS: [(&str, &str, &[Method]); 18] = [
         "a checkpoint of an old owner is taken",
         &[Unit("the_old_owner"), SHUTTLE],
     ),
+    ("highest_lane", "the checkpoint is that of the first lane", &[Unit("worker::tests::lanes")]),
 ];
 
 pub(crate) fn run(run: &Run) -> bool {

@@ -223,7 +223,8 @@ impl EmitBuffer {
 
 impl WorkerPoolBuilder {
     /// As [`start`](Self::start), with an [`Emitter`] for each shard. Checkpoints are moved to what
-    /// was emitted, whatever [`checkpoints`](Self::checkpoints) says.
+    /// was emitted, and a shard has one lane, whatever [`checkpoints`](Self::checkpoints) and
+    /// [`lanes`](Self::lanes) say.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -233,7 +234,8 @@ impl WorkerPoolBuilder {
         E: Emitter + 'static,
     {
         let ticker = self.ticker();
-        self.checkpoints(CheckpointPolicy::Manual)
+        self.lanes(1)
+            .checkpoints(CheckpointPolicy::Manual)
             .start(move |shard| Emitting::new(factory(shard), buffer, ticker.clone()))
     }
 }

@@ -3,31 +3,31 @@
 
 use std::time::Duration;
 
-use super::{ShardWorker, Shared, Turn, callback};
+use super::{ShardWorker, Turn, callback};
 use crate::error::Result;
-use crate::position::SequenceNumber;
+use crate::position::{SequenceNumber, StartingPosition};
 use crate::record::Limit;
 use crate::worker::journal::Change;
 use crate::worker::poison::OnPoison;
+use crate::worker::pool::Shared;
 use crate::worker::source::Source;
 use crate::worker::status::{ShardState, Stage};
 use crate::worker::supervisor::caught;
 
 impl<S: Source> ShardWorker<S> {
     pub(super) fn fail(&mut self, pool: &Shared<S>, error: String) -> Turn {
-        let cursor = self.running.as_ref().and_then(|running| running.cursor.clone());
-        let is_lost = self.lease.is_lost();
+        let (is_lost, key) = (self.lane.is_lost(), self.lane.key());
         if let (true, Some(running)) = (is_lost, &mut self.running) {
             let lease_lost = || running.processor.lease_lost();
-            let _ = caught(|| callback(pool, self.shard.id, "lease_lost", lease_lost));
+            let _ = caught(|| callback(pool, key, "lease_lost", lease_lost));
         }
         self.drop_processor();
         self.failures = self.failures.saturating_add(1);
-        let is_of_records = !self.lease.take_failure();
-        let checkpoint = self.lease.checkpoint().number();
+        let is_of_records = !self.lane.take_failure();
+        let checkpoint = self.lane.checkpoint().number();
         let failures = self.search.fail(is_of_records, checkpoint).unwrap_or(self.failures);
-        pool.board.update(self.shard.id, |entry| {
-            entry.checkpoint = self.lease.checkpoint();
+        pool.board.update(self.lane.key(), |entry| {
+            entry.checkpoint = self.lane.checkpoint();
             entry.poison = self.search.poison();
             entry.fail(self.failures, error.clone());
             if is_lost {
@@ -36,21 +36,21 @@ impl<S: Source> ShardWorker<S> {
         });
         self.tell_failure(pool, &error, failures);
         let retry = Turn::Retry(pool.options.retry_delay.after(failures));
-        match (self.search.poison(), cursor) {
+        match self.search.poison() {
             _ if is_lost => Turn::Gone,
-            (Some(poison), Some(cursor)) => match pool.options.on_poison {
+            Some(poison) => match pool.options.on_poison {
                 OnPoison::Retry => retry,
-                OnPoison::DeadLetter => match self.put_aside(pool, &cursor, poison, &error) {
+                OnPoison::DeadLetter => match self.put_aside(pool, poison, &error) {
                     Ok(()) => Turn::Retry(Duration::ZERO),
                     Err(why) => {
                         let error = format!("cannot put {poison} aside: {why}; it failed: {error}");
-                        pool.board.update(self.shard.id, |entry| entry.last_error = Some(error));
+                        pool.board.update(self.lane.key(), |entry| entry.last_error = Some(error));
                         retry
                     }
                 },
                 OnPoison::Park => {
-                    pool.board.update(self.shard.id, |entry| entry.state = ShardState::Parked);
-                    pool.board.tell(self.shard.id, Change::Parked);
+                    pool.board.update(self.lane.key(), |entry| entry.state = ShardState::Parked);
+                    pool.board.tell(self.lane.key(), Change::Parked);
                     Turn::Park
                 }
                 OnPoison::Stop => {
@@ -58,38 +58,33 @@ impl<S: Source> ShardWorker<S> {
                     retry
                 }
             },
-            _ => retry,
+            None => retry,
         }
     }
 
     /// Tells how often exactly these records, or else the worker, have failed.
     fn tell_failure(&self, pool: &Shared<S>, error: &str, failures: u32) {
-        if self.lease.is_lost() {
-            pool.board.tell(self.shard.id, Change::LeaseLost);
+        if self.lane.is_lost() {
+            pool.board.tell(self.lane.key(), Change::LeaseLost);
             return;
         }
-        pool.board.tell(self.shard.id, Change::Failed { attempts: self.failures, error });
+        pool.board.tell(self.lane.key(), Change::Failed { attempts: self.failures, error });
         if let Some(number) = self.search.poison().filter(|_| failures == pool.options.attempts) {
-            pool.board.tell(self.shard.id, Change::Poison { number });
+            pool.board.tell(self.lane.key(), Change::Poison { number });
         }
     }
 
-    /// Makes a dead letter of the record at the cursor.
-    fn put_aside(
-        &mut self,
-        pool: &Shared<S>,
-        cursor: &S::Cursor,
-        poison: SequenceNumber,
-        cause: &str,
-    ) -> Result<()> {
-        let (batch, _) =
-            pool.source.read(cursor, Limit { max_records: 1, ..pool.options.limit })?;
+    /// Makes a dead letter of the record.
+    fn put_aside(&mut self, pool: &Shared<S>, poison: SequenceNumber, cause: &str) -> Result<()> {
+        let at = StartingPosition::AtSequenceNumber(poison);
+        let cursor = pool.source.cursor(self.shard.id, at)?;
+        let (batch, _) = pool.source.read(&cursor, Limit::records(1))?;
         assert_eq!(batch.last_sequence_number(), Some(poison), "it was read there before");
         pool.dead_letters.put_aside(&batch, pool.options.attempts, cause)?;
-        self.search.bury(poison, self.lease.checkpoint().number());
+        self.search.bury(poison, self.lane.checkpoint().number());
         self.failures = 0;
-        pool.board.update(self.shard.id, |entry| entry.poison = None);
-        pool.board.tell(self.shard.id, Change::DeadLettered { number: poison });
+        pool.board.update(self.lane.key(), |entry| entry.poison = None);
+        pool.board.tell(self.lane.key(), Change::DeadLettered { number: poison });
         Ok(())
     }
 }

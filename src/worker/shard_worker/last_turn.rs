@@ -1,8 +1,9 @@
 //! How a worker lets go of its shard: handed over, or stopped.
 
-use super::{ShardWorker, Shared, Turn, callback};
+use super::{ShardWorker, Turn, callback};
 use crate::worker::checkpoint::Checkpointer;
 use crate::worker::journal::Change;
+use crate::worker::pool::Shared;
 use crate::worker::source::Source;
 use crate::worker::status::{Outcome, ShardState, Stage};
 use crate::worker::supervisor::caught;
@@ -11,8 +12,8 @@ impl<S: Source> ShardWorker<S> {
     /// The last turn: another pool asks for the shard.
     pub(super) fn hand_over(&mut self, pool: &Shared<S>) -> Turn {
         let told = self.let_go(pool, true, Change::LeaseHandedOver);
-        pool.board.update(self.shard.id, |entry| {
-            entry.checkpoint = self.lease.checkpoint();
+        pool.board.update(self.lane.key(), |entry| {
+            entry.checkpoint = self.lane.checkpoint();
             if let Err(error) = told {
                 entry.fail(self.failures.saturating_add(1), error);
             }
@@ -25,8 +26,8 @@ impl<S: Source> ShardWorker<S> {
     pub(in crate::worker) fn stop(&mut self, pool: &Shared<S>) -> Turn {
         let may_tell = pool.board.stage() == Stage::Stopping;
         let told = self.let_go(pool, may_tell, Change::Stopped);
-        pool.board.update(self.shard.id, |entry| {
-            entry.checkpoint = self.lease.checkpoint();
+        pool.board.update(self.lane.key(), |entry| {
+            entry.checkpoint = self.lane.checkpoint();
             if let Err(error) = told {
                 entry.fail(self.failures.saturating_add(1), error);
             }
@@ -50,19 +51,20 @@ impl<S: Source> ShardWorker<S> {
     ) -> Result<(), String> {
         let told = match &mut self.running {
             Some(running) if may_tell => {
-                let mut checkpointer = Checkpointer::new(&mut self.lease, running.delivered);
+                let key = self.lane.key();
+                let mut checkpointer = Checkpointer::new(&mut self.lane, running.delivered);
                 let shutdown_requested = || running.processor.shutdown_requested(&mut checkpointer);
-                caught(|| callback(pool, self.shard.id, "shutdown_requested", shutdown_requested))
+                caught(|| callback(pool, key, "shutdown_requested", shutdown_requested))
             }
             _ => Ok(()),
         };
         let saved = self.save().map_err(|error| error.to_string());
         self.drop_processor();
-        if self.lease.is_lost() || self.lease.release().is_err() && self.lease.is_lost() {
-            pool.board.update(self.shard.id, |entry| entry.state = ShardState::Elsewhere);
-            pool.board.tell(self.shard.id, Change::LeaseLost);
+        if self.lane.is_lost() || self.lane.release().is_err() && self.lane.is_lost() {
+            pool.board.update(self.lane.key(), |entry| entry.state = ShardState::Elsewhere);
+            pool.board.tell(self.lane.key(), Change::LeaseLost);
         } else {
-            pool.board.tell(self.shard.id, change);
+            pool.board.tell(self.lane.key(), change);
         }
         told.and(saved)
     }

@@ -10,32 +10,21 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
-use crate::position::{SequenceNumber, ShardId, StartingPosition};
-use crate::record::{Batch, Limit};
+use crate::position::{SequenceNumber, StartingPosition};
+use crate::record::{Batch, Gap, Limit};
 use crate::worker::builder::Options;
 use crate::worker::callback::PROCESS_RECORDS;
 use crate::worker::checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer, PendingCheckpoint};
 use crate::worker::coordinator::{Recall, RecallFlag};
-use crate::worker::dead_letter::DeadLetters;
 use crate::worker::journal::Change;
-use crate::worker::lease::Lease;
-use crate::worker::lease_table::LeaseTable;
-use crate::worker::linger::{Linger, Lingering};
+use crate::worker::lane::{Found, Lane};
+use crate::worker::linger::Lingering;
 use crate::worker::poison::PoisonSearch;
-use crate::worker::processor::{Factory, Initialization, ProcessorError, RecordProcessor};
+use crate::worker::pool::Shared;
+use crate::worker::processor::{Initialization, ProcessorError, RecordProcessor};
 use crate::worker::source::Source;
-use crate::worker::status::{Board, ShardState};
+use crate::worker::status::{ShardState, WorkerKey};
 use crate::worker::supervisor::caught;
-
-/// What all threads of a pool share.
-pub(super) struct Shared<S> {
-    pub(super) source: Arc<S>,
-    pub(super) table: Arc<dyn LeaseTable>,
-    pub(super) dead_letters: DeadLetters,
-    pub(super) factory: Factory,
-    pub(super) options: Options,
-    pub(super) board: Arc<Board>,
-}
 
 /// What becomes of a worker after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +44,10 @@ pub(super) enum Turn {
     Gone,
 }
 
-/// The worker of one shard.
+/// The worker of one shard, or of one lane of it.
 pub(super) struct ShardWorker<S: Source> {
     shard: ShardInfo,
-    lease: Lease,
+    lane: Lane,
     recall: RecallFlag,
     /// None before the first turn and after a failure.
     running: Option<Running<S>>,
@@ -67,6 +56,8 @@ pub(super) struct ShardWorker<S: Source> {
     /// Failures since the worker last got on.
     failures: u32,
     search: PoisonSearch,
+    /// What is missing before the next record, where other lanes had some.
+    gap: Option<Gap>,
 }
 
 /// A processor, and what it gets next.
@@ -76,22 +67,24 @@ struct Running<S: Source> {
     cursor: Option<S::Cursor>,
     /// What is at the cursor, if it waits for more.
     lingering: Option<Lingering<S::Cursor>>,
-    /// The last record that it has taken, or that was checkpointed before its time.
+    /// The last record that it has taken or passed over, or that was checkpointed before its time.
     delivered: Option<SequenceNumber>,
+    /// The last record that it has taken.
+    taken: Option<SequenceNumber>,
     /// How many records it has taken that are not checkpointed, and since when, if the pool is to
     /// checkpoint them later.
     unsaved: Option<(u64, Instant)>,
 }
 
 impl<S: Source> ShardWorker<S> {
-    pub(super) fn new(
-        shard: ShardInfo,
-        lease: Lease,
-        recall: RecallFlag,
-        options: &Options,
-    ) -> Self {
+    pub(super) fn new(shard: ShardInfo, lane: Lane, recall: RecallFlag, options: &Options) -> Self {
         let search = PoisonSearch::new(options.attempts);
-        Self { shard, lease, recall, running: None, furthest: None, failures: 0, search }
+        let (running, furthest, failures, gap) = (None, None, 0, None);
+        Self { shard, lane, recall, running, furthest, failures, search, gap }
+    }
+
+    pub(super) fn key(&self) -> WorkerKey {
+        self.lane.key()
     }
 
     pub(super) fn shard(&self) -> &ShardInfo {
@@ -102,7 +95,10 @@ impl<S: Source> ShardWorker<S> {
     pub(super) fn has_news(&mut self, source: &S) -> bool {
         let Some(running) = &mut self.running else { return true };
         let news = match (&mut running.lingering, &running.cursor) {
-            (Some(lingering), _) => lingering.look(source),
+            (Some(lingering), _) => lingering.look(|end, limit| {
+                let found = self.lane.read(source, end, limit)?;
+                Ok((found.batch, found.next))
+            }),
             (None, Some(cursor)) => source
                 .read(cursor, Limit::records(1))
                 .map(|(batch, next)| !batch.is_empty() || next.is_none()),
@@ -130,7 +126,7 @@ impl<S: Source> ShardWorker<S> {
 
     fn try_turn(&mut self, pool: &Shared<S>) -> Result<Turn, ProcessorError> {
         // Nobody is given records of a shard that another one may have by now.
-        self.lease.check()?;
+        self.lane.check()?;
         if self.recall.get() == Some(Recall::HandOver) {
             return Ok(self.hand_over(pool));
         }
@@ -140,22 +136,24 @@ impl<S: Source> ShardWorker<S> {
         let Some(cursor) = &running.cursor else {
             return self.end(pool);
         };
-        let (batch, next) = self.read(pool, cursor)?;
+        let Found { mut batch, last, next } = self.read(pool, cursor)?;
         if let Some(due) = self.linger(pool, &batch, next.as_ref())? {
             let save_due = self.save_if_due(pool)?;
-            pool.board.update(self.shard.id, |entry| entry.checkpoint = self.lease.checkpoint());
+            pool.board.update(self.lane.key(), |entry| entry.checkpoint = self.lane.checkpoint());
             return Ok(Turn::Idle(save_due.into_iter().chain([due]).min()));
         }
-        if !batch.is_empty() {
-            self.process(pool, &batch)?;
+        batch.set_gap(batch.gap().or(self.gap));
+        if let Some(last) = last {
+            self.process(pool, &batch, last)?;
         }
-        let idle = batch.is_empty() && next.is_some();
+        let idle = last.is_none() && next.is_some();
         let idle_due = if idle { self.idle(pool)? } else { None };
         let due = self.save_if_due(pool)?.into_iter().chain(idle_due).min();
-        pool.board.update(self.shard.id, |entry| {
+        let checkpoint = self.lane.checkpoint();
+        pool.board.update(self.lane.key(), |entry| {
             entry.state = if idle { ShardState::Idle } else { ShardState::Running };
             entry.count(&batch);
-            entry.checkpoint = self.lease.checkpoint();
+            entry.checkpoint = checkpoint;
             entry.position = next.as_ref().map(|cursor| pool.source.position(cursor));
             entry.failed_attempts = self.failures;
             entry.poison = self.search.poison();
@@ -166,44 +164,49 @@ impl<S: Source> ShardWorker<S> {
 
     /// A new processor, at the checkpoint.
     fn begin(&mut self, pool: &Shared<S>) -> Result<Turn, ProcessorError> {
-        let checkpoint = self.lease.checkpoint();
+        let checkpoint = self.lane.checkpoint();
         let position = checkpoint.position().expect("an ended shard has no worker");
         let cursor = Some(pool.source.cursor(self.shard.id, position)?);
-        let processor = callback(pool, self.shard.id, "factory", || (pool.factory)(&self.shard));
+        let key = self.lane.key();
+        let processor = callback(pool, key, "factory", || (pool.factory)(&self.shard));
         let delivered = checkpoint.number();
-        let running = Running { processor, cursor, lingering: None, delivered, unsaved: None };
+        let (lingering, taken, unsaved) = (None, None, None);
+        let running = Running { processor, cursor, lingering, delivered, taken, unsaved };
         let running = self.running.insert(running);
         let initialization = Initialization {
             shard: self.shard.clone(),
             checkpoint,
-            pending: self.lease.pending().cloned().map(PendingCheckpoint::from),
+            lane: key.1,
+            pending: self.lane.pending().map(PendingCheckpoint::from),
             attempt: self.failures.saturating_add(1),
         };
         let initialize = || running.processor.initialize(&initialization);
-        callback(pool, self.shard.id, "initialize", initialize);
+        callback(pool, key, "initialize", initialize);
         let resume_after = || running.processor.resume_after();
-        let after = callback(pool, self.shard.id, "resume_after", resume_after)?;
+        let after = callback(pool, key, "resume_after", resume_after)?;
         if let Some(number) = after {
             // Before anything else: the number may be of another shard.
             let position = StartingPosition::AfterSequenceNumber(number);
             running.cursor = Some(pool.source.cursor(self.shard.id, position)?);
             running.delivered = Some(number);
-            self.lease.store(Checkpoint::AfterSequenceNumber(number))?;
+            self.lane.store(Checkpoint::AfterSequenceNumber(number))?;
         }
-        pool.board.tell(self.shard.id, Change::Started { attempt: initialization.attempt });
+        pool.board.tell(self.lane.key(), Change::Started { attempt: initialization.attempt });
         Ok(Turn::Again)
     }
 
     /// The next batch, which ends early where a record that makes it fail is looked for.
-    fn read(&self, pool: &Shared<S>, cursor: &S::Cursor) -> Result<(Batch, Option<S::Cursor>)> {
+    fn read(&self, pool: &Shared<S>, cursor: &S::Cursor) -> Result<Found<S::Cursor>> {
         let limit = pool.options.limit;
-        let (batch, next) = pool.source.read(cursor, limit)?;
-        match self.search.cut(&batch) {
-            max_records if max_records < batch.len() => {
-                pool.source.read(cursor, Limit { max_records, ..limit })
-            }
-            _ => Ok((batch, next)),
+        let found = self.lane.read(&*pool.source, cursor, limit)?;
+        let wanted = self.search.cut(&found.batch);
+        if wanted == found.batch.len() {
+            return Ok(found);
         }
+        let last = found.batch.get(wanted - 1).expect("one is wanted").sequence_number();
+        let (all, _) = pool.source.read(cursor, limit)?;
+        let max_records = all.iter().take_while(|record| record.sequence_number() <= last).count();
+        self.lane.read(&*pool.source, cursor, Limit { max_records, ..limit })
     }
 
     /// Until when the batch waits for more records, if it does. One that has failed has waited.
@@ -217,51 +220,61 @@ impl<S: Source> ShardWorker<S> {
         let (Some(linger), Some(cursor)) = (pool.options.linger, &running.cursor) else {
             return Ok(None);
         };
-        let Linger { enough, max_wait } = linger.within(pool.options.limit);
         let now = pool.options.ticker.now();
         let due = match running.lingering.take() {
-            Some(waited) if waited.waits_until(now).is_none() => return Ok(None),
+            Some(before) if before.waits_until(now).is_none() => return Ok(None),
             _ if batch.is_empty() || self.search.is_on() => return Ok(None),
-            Some(waits) => waits.due(),
-            None => {
-                let waited = Duration::from_millis(pool.source.lag(cursor)?.millis);
-                now + max_wait.saturating_sub(waited)
-            }
+            Some(before) => before.due(),
+            None => linger.due(now, pool.source.lag(cursor)?),
         };
-        let lingering = Lingering::new(enough, batch, next, due);
+        let lingering = Lingering::new(linger.enough(pool.options.limit), batch, next, due);
         let due = lingering.waits_until(now);
         running.lingering = due.map(|_| lingering);
         Ok(due)
     }
 
-    fn process(&mut self, pool: &Shared<S>, batch: &Batch) -> Result<(), ProcessorError> {
+    /// Processes a batch, up to this record of whichever lane.
+    fn process(
+        &mut self,
+        pool: &Shared<S>,
+        batch: &Batch,
+        through: SequenceNumber,
+    ) -> Result<(), ProcessorError> {
         let running = self.running.as_mut().expect("a processor takes the batch");
-        let last = batch.last_sequence_number().expect("the batch has a record");
-        let mut checkpointer = Checkpointer::new(&mut self.lease, Some(last));
-        if cfg!(millstream_bug = "checkpoint_before_processing") {
-            checkpointer.checkpoint()?;
-        }
-        // A dead letter is passed over: it comes alone.
-        if !self.search.is_dead(last) {
-            self.search.try_batch(batch, running.delivered);
-            callback(pool, self.shard.id, PROCESS_RECORDS, || {
-                running.processor.process_records(batch, &mut checkpointer)
-            })?;
-            self.search.succeed();
-        }
-        match pool.options.checkpoints {
-            CheckpointPolicy::AfterBatch => checkpointer.checkpoint()?,
-            CheckpointPolicy::Every { .. } => {
-                let (count, since) = running.unsaved.unwrap_or((0, pool.options.ticker.now()));
-                running.unsaved = Some((count + batch.len() as u64, since));
+        if let Some(last) = batch.last_sequence_number() {
+            let key = self.lane.key();
+            let mut checkpointer = Checkpointer::new(&mut self.lane, Some(through));
+            if cfg!(millstream_bug = "checkpoint_before_processing") {
+                checkpointer.checkpoint()?;
             }
-            CheckpointPolicy::Manual => {}
+            // A dead letter is passed over: it comes alone.
+            if !self.search.is_dead(last) {
+                self.search.try_batch(batch, running.delivered);
+                callback(pool, key, PROCESS_RECORDS, || {
+                    running.processor.process_records(batch, &mut checkpointer)
+                })?;
+                self.search.succeed();
+            }
+            match pool.options.checkpoints {
+                CheckpointPolicy::AfterBatch => checkpointer.checkpoint()?,
+                CheckpointPolicy::Every { .. } => {
+                    let (count, since) = running.unsaved.unwrap_or((0, pool.options.ticker.now()));
+                    running.unsaved = Some((count + batch.len() as u64, since));
+                }
+                CheckpointPolicy::Manual => {}
+            }
+            running.taken = Some(last);
+            // Records that come again, because they were not checkpointed, are no progress.
+            if self.furthest < Some(last) {
+                self.furthest = Some(last);
+                self.failures = 0;
+            }
         }
-        running.delivered = Some(last);
-        // Records that come again, because they were not checkpointed, are no progress.
-        if self.furthest < Some(last) {
-            self.furthest = Some(last);
-            self.failures = 0;
+        self.gap = batch.gap().filter(|_| batch.is_empty());
+        running.delivered = Some(through);
+        // What is left behind the last record of this lane, is of others.
+        if running.taken <= self.lane.checkpoint().number() {
+            self.lane.pass(through)?;
         }
         Ok(())
     }
@@ -269,9 +282,10 @@ impl<S: Source> ShardWorker<S> {
     /// There is nothing to process for now. Returns when to say so again.
     fn idle(&mut self, pool: &Shared<S>) -> Result<Option<Instant>, ProcessorError> {
         let running = self.running.as_mut().expect("a processor is idle");
-        let mut checkpointer = Checkpointer::new(&mut self.lease, running.delivered);
+        let key = self.lane.key();
+        let mut checkpointer = Checkpointer::new(&mut self.lane, running.delivered);
         let idle = || running.processor.idle(&mut checkpointer);
-        let after = callback(pool, self.shard.id, "idle", idle)?;
+        let after = callback(pool, key, "idle", idle)?;
         Ok(after.and_then(|after| pool.options.ticker.now().checked_add(after)))
     }
 
@@ -294,7 +308,7 @@ impl<S: Source> ShardWorker<S> {
     fn save(&mut self) -> Result<()> {
         let Some(running) = &mut self.running else { return Ok(()) };
         if let (Some(delivered), Some(_)) = (running.delivered, running.unsaved) {
-            self.lease.store(Checkpoint::AfterSequenceNumber(delivered))?;
+            self.lane.store(Checkpoint::AfterSequenceNumber(delivered))?;
             running.unsaved = None;
         }
         Ok(())
@@ -302,16 +316,17 @@ impl<S: Source> ShardWorker<S> {
 
     fn end(&mut self, pool: &Shared<S>) -> Result<Turn, ProcessorError> {
         let running = self.running.as_mut().expect("a processor sees the end");
-        callback(pool, self.shard.id, "shard_ended", || running.processor.shard_ended())?;
-        self.lease.store(Checkpoint::ShardEnd)?;
+        let key = self.lane.key();
+        callback(pool, key, "shard_ended", || running.processor.shard_ended())?;
+        self.lane.store(Checkpoint::ShardEnd)?;
         self.drop_processor();
-        pool.board.update(self.shard.id, |entry| {
+        pool.board.update(self.lane.key(), |entry| {
             entry.state = ShardState::Ended;
             entry.checkpoint = Checkpoint::ShardEnd;
             entry.position = None;
             entry.failed_attempts = 0;
         });
-        pool.board.tell(self.shard.id, Change::ShardEnded);
+        pool.board.tell(self.lane.key(), Change::ShardEnded);
         Ok(Turn::Ended)
     }
 
@@ -325,9 +340,9 @@ impl<S: Source> ShardWorker<S> {
 /// Runs code of the user's.
 fn callback<S, T>(
     pool: &Shared<S>,
-    shard: ShardId,
+    key: WorkerKey,
     name: &'static str,
     run: impl FnOnce() -> T,
 ) -> T {
-    pool.board.call(&pool.options.ticker, shard, name, run)
+    pool.board.call(&pool.options.ticker, key, name, run)
 }

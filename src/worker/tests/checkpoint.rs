@@ -79,14 +79,14 @@ fn the_old_owner_of_a_lease_moves_nothing() {
     let pool = fixture.start(fixture.recorder());
     pool.shutdown(LONG);
     let mut old = fixture.take_lease(S0);
-    old.store(after(1)).unwrap();
+    old.store(after(1), Vec::new()).unwrap();
     let mut new = fixture.take_lease(S0);
-    assert!(matches!(old.store(after(2)), Err(Error::LeaseLost { shard: S0 })));
+    assert!(matches!(old.store(after(2), Vec::new()), Err(Error::LeaseLost { shard: S0 })));
     assert!(old.is_lost());
     assert_eq!(fixture.stored_checkpoint(S0), after(1));
-    new.store(after(3)).unwrap();
+    new.store(after(3), Vec::new()).unwrap();
     assert!(old.release().is_err());
-    new.store(after(4)).unwrap();
+    new.store(after(4), Vec::new()).unwrap();
 }
 
 #[test]

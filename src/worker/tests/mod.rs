@@ -9,6 +9,7 @@ mod failure;
 mod interleavings;
 mod journal;
 mod json_lines;
+mod lanes;
 mod lineage;
 mod linger;
 mod many;
@@ -35,9 +36,8 @@ use crate::worker::builder::{Options, RetryDelay};
 use crate::worker::control_table::ControlTable;
 use crate::worker::lease::Lease;
 use crate::worker::lease_table::LeaseTable;
-use crate::worker::pool::{self, WorkerPool};
+use crate::worker::pool::{self, Shared, WorkerPool};
 use crate::worker::processor::Factory;
-use crate::worker::shard_worker::Shared;
 use crate::worker::status::Board;
 use crate::worker::supervisor::{Supervisor, WorkerThread};
 use crate::worker::{
@@ -188,7 +188,7 @@ struct Driven {
 impl Driven {
     /// Does what there is to do at this time, in more turns than any test needs.
     fn settle(&mut self) {
-        for _ in 0..20 {
+        for _ in 0..100 {
             self.supervisor.step();
             self.thread.run_once();
         }

@@ -24,7 +24,9 @@ pub(super) struct Script {
     pub(super) is_broken: AtomicBool,
     /// How long ago the oldest record behind a cursor arrived.
     pub(super) waited_ms: AtomicU64,
-    pages: Arc<Key>,
+    /// Whether records have different keys.
+    pub(super) has_keys: AtomicBool,
+    pages: Arc<Keys>,
 }
 
 struct Shard {
@@ -33,13 +35,17 @@ struct Shard {
     is_expired: bool,
 }
 
-/// What all records hold: the key, and no data.
-#[derive(Default)]
-struct Key;
+/// The keys that records have, in turn; they have no data.
+const KEYS: &str = "keyke1ke2ke3ke4ke5ke6ke7";
+const KEY_LEN: u16 = 3;
 
-impl Pages for Key {
-    fn bytes(&self, _start: u32, _len: u32) -> &[u8] {
-        b"key"
+/// Where the keys are.
+#[derive(Default)]
+struct Keys;
+
+impl Pages for Keys {
+    fn bytes(&self, start: u32, len: u32) -> &[u8] {
+        &KEYS.as_bytes()[start as usize..(start + len) as usize]
     }
 }
 
@@ -88,6 +94,20 @@ impl Script {
         }
         drop(shards);
         self.add_shard(parents)
+    }
+
+    /// Where the key of a record begins.
+    fn key_at(&self, number: u64) -> usize {
+        match self.has_keys.load(Ordering::SeqCst) {
+            true => (usize::from(KEY_LEN) * number as usize) % KEYS.len(),
+            false => 0,
+        }
+    }
+
+    /// The key of a record.
+    pub(super) fn key(&self, number: u64) -> &'static str {
+        let start = self.key_at(number);
+        &KEYS[start..start + usize::from(KEY_LEN)]
     }
 
     /// How many batches there are at this moment, in whosever hands.
@@ -152,13 +172,13 @@ impl Source for Arc<Script> {
         let mut batch = Batch::new(cursor.0);
         batch.push_pages(Arc::clone(&self.pages) as Arc<dyn Pages>);
         for &address in rest.iter().take(limit.max_records) {
-            let key_len = 3;
+            let start = self.key_at(address) as u32;
             batch.push(Entry {
                 address,
                 arrival_ms: address,
-                start: 0,
+                start,
                 data_len: 0,
-                key_len,
+                key_len: KEY_LEN,
                 pages: 0,
             });
         }

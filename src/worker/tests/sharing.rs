@@ -41,6 +41,58 @@ impl Fixture {
 }
 
 #[test]
+fn a_shard_that_was_lost_is_begun_again_when_the_callback_has_returned() {
+    // As a seek does.
+    lose_in_callback(|applications| {
+        take_lease(applications, S0).release().unwrap();
+        None
+    });
+    // And another pool, which leaves at once.
+    lose_in_callback(|applications| {
+        let table = Arc::new(ControlTable::join(applications, "billing").unwrap());
+        let seen = table.read(S0).unwrap();
+        let lease = Lease::take(Arc::clone(&table) as Arc<dyn LeaseTable>, S0, &seen).unwrap();
+        table.leave().unwrap();
+        lease
+    });
+}
+
+/// Loses the shard so, and looks at the leases, while a callback runs.
+fn lose_in_callback(lose: impl Fn(&Path) -> Option<Lease> + Send + Sync + 'static) {
+    let mut fixture = Fixture::new(1);
+    (fixture.options.look_interval, fixture.options.hand_over) = (Duration::ZERO, Duration::ZERO);
+    let put = fixture.source.put_many(ShardId::new(0), 2);
+    let supervisor: Arc<Mutex<Option<Supervisor<Arc<Script>>>>> = Arc::default();
+    let (of_callback, applications) =
+        (Arc::clone(&supervisor), fixture.directory.path().to_owned());
+    let (log, is_first) = (fixture.log.clone(), AtomicBool::new(true));
+    let begun_meanwhile = Arc::new(Mutex::new(None));
+    let begun = Arc::clone(&begun_meanwhile);
+    let recorder = fixture.recorder().on_batch(move |_, _| {
+        if is_first.swap(false, Ordering::SeqCst) {
+            let _lease = lose(&applications);
+            let mut supervisor = of_callback.lock();
+            let supervisor = supervisor.as_mut().unwrap();
+            for _ in 0..10 {
+                supervisor.step();
+                supervisor.worker_thread().run_once();
+            }
+            let is_begun = |call: &&Call| matches!(call, Call::Initialize(..));
+            *begun.lock() = Some(log.calls().iter().filter(is_begun).count());
+        }
+        Ok(())
+    });
+    let driven = fixture.drive(recorder);
+    *supervisor.lock() = Some(driven.supervisor);
+    for _ in 0..20 {
+        supervisor.lock().as_mut().unwrap().step();
+        driven.thread.run_once();
+    }
+    assert_eq!(*begun_meanwhile.lock(), Some(1));
+    assert_eq!(fixture.log.records(ShardId::new(0)), [put[0], put[0], put[1]]);
+}
+
+#[test]
 fn pools_that_join_and_leave_keep_even_shares() {
     let fixture = Fixture::new(5).shared();
     let one = fixture.start(fixture.recorder());

@@ -5,9 +5,12 @@
 //! `MILLSTREAM_SIMULATIONS` says how many seeds are tried; a failure names its seed, and
 //! `MILLSTREAM_SIMULATION_SEED` runs that one alone.
 
+mod checked;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
 use super::remote_table::{Database, RemoteTable};
 use super::*;
@@ -15,6 +18,7 @@ use crate::os::clock::Ticker;
 use crate::worker::source::Source;
 use crate::worker::status::{Board, Stage};
 use crate::worker::supervisor::{Supervisor, WorkerThread};
+use checked::Checked;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MAX_POOLS: u64 = 4;
@@ -34,6 +38,7 @@ struct Pool {
 /// What a processor has been given; each has a number.
 struct Instance {
     shard: ShardId,
+    lane: usize,
     epoch: u64,
     /// Behind the last record that it has processed.
     position: u64,
@@ -95,10 +100,12 @@ struct World {
     is_calm: Mutex<bool>,
     depth: Mutex<usize>,
     policy: CheckpointPolicy,
+    /// The most lanes that a pool has.
+    max_lanes: u64,
 }
 
 impl World {
-    fn new(seed: u64) -> Arc<Self> {
+    fn new(seed: u64, max_lanes: u64) -> Arc<Self> {
         let policy = match seed % 3 {
             0 => CheckpointPolicy::AfterBatch,
             1 => CheckpointPolicy::Every { records: 5, interval: Duration::from_secs(3) },
@@ -115,7 +122,9 @@ impl World {
             is_calm: Mutex::new(false),
             depth: Mutex::new(0),
             policy,
+            max_lanes,
         };
+        world.source.has_keys.store(true, Ordering::SeqCst);
         for _ in 0..3 {
             let shard = world.source.add_shard(&[]);
             world.open.lock().push(shard);
@@ -142,12 +151,14 @@ impl World {
     }
 
     fn start_pool(self: &Arc<Self>) {
+        let lanes = if self.max_lanes > 1 { 1 + self.below(self.max_lanes) as usize } else { 1 };
         let options = Options {
             threads: 2,
             limit: Limit::records(1 + self.below(7) as usize),
             checkpoints: self.policy,
             retry_delay: RetryDelay::exactly(Duration::from_millis(100), Duration::from_secs(5)),
             attempts: 1 + self.below(3) as u32,
+            lanes,
             ticker: self.ticker.clone(),
             ..Options::default()
         };
@@ -157,7 +168,7 @@ impl World {
             let pool = Weak::clone(pool);
             let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
                 let (world, pool) = (world.upgrade().unwrap(), pool.upgrade().unwrap());
-                Box::new(Checked { world, pool, shard: shard.clone(), instance: None })
+                Box::new(Checked { world, pool, shard: shard.clone(), lanes, instance: None })
             });
             let source = Arc::clone(&self.source);
             let path = Path::new("/nowhere");
@@ -287,116 +298,9 @@ impl World {
     }
 }
 
-/// Checks what it is given, and fails now and then.
-struct Checked {
-    world: Arc<World>,
-    pool: Arc<Pool>,
-    shard: ShardInfo,
-    instance: Option<usize>,
-}
-
-impl Checked {
-    /// The lease is this processor's when a callback begins.
-    fn check_lease(&self) {
-        let row = &self.world.database.rows()[&self.shard.id];
-        let mut history = self.world.history.lock();
-        let epoch = history.instances[self.instance.unwrap()].epoch;
-        let is_so = row.epoch == epoch && row.owner.is_some();
-        history.must(is_so, || format!("{}: two owners", self.shard.id));
-    }
-
-    /// Whatever a processor may do instead of its work.
-    fn misbehave(&self) -> Result<(), ProcessorError> {
-        if *self.world.is_calm.lock() {
-            return Ok(());
-        }
-        match self.world.below(40) {
-            0 | 1 => {
-                self.world.count("error");
-                Err("as the seed wants it".into())
-            }
-            2 => {
-                self.world.count("panic");
-                std::panic::resume_unwind(Box::new("as the seed wants it"))
-            }
-            3 if *self.world.depth.lock() < MAX_DEPTH => {
-                self.world.count("hang");
-                *self.pool.busy.lock() += 1;
-                *self.world.depth.lock() += 1;
-                for _ in 0..self.world.below(600) {
-                    self.world.step();
-                }
-                *self.world.depth.lock() -= 1;
-                *self.pool.busy.lock() -= 1;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl RecordProcessor for Checked {
-    fn initialize(&mut self, initialization: &Initialization) {
-        let row = &self.world.database.rows()[&self.shard.id];
-        let mut history = self.world.history.lock();
-        for parent in self.shard.parents() {
-            let has_ended = history.is_processed(parent, u64::MAX);
-            history.must(has_ended, || format!("{} before {parent}", self.shard.id));
-        }
-        let is_so = Checkpoint::at(row.checkpoint) == initialization.checkpoint;
-        history.must(is_so, || format!("{}: another checkpoint", self.shard.id));
-        let after = initialization.checkpoint.number().and_then(SequenceNumber::address);
-        let (shard, epoch, position) = (self.shard.id, row.epoch, after.unwrap_or(0));
-        self.instance = Some(history.instances.len());
-        history.instances.push(Instance { shard, epoch, position });
-    }
-
-    fn process_records(
-        &mut self,
-        batch: &Batch,
-        checkpointer: &mut Checkpointer<'_>,
-    ) -> Result<(), ProcessorError> {
-        self.check_lease();
-        let given: Vec<u64> = numbers(batch).collect();
-        {
-            let mut history = self.world.history.lock();
-            let Instance { shard, position, .. } = history.instances[self.instance.unwrap()];
-            let put = &history.put[&shard];
-            let first = put.partition_point(|number| *number <= position);
-            let is_so = put[first..].starts_with(&given);
-            let what = || format!("{shard}: skipped, repeated or out of order: {given:?}");
-            history.must(is_so, what);
-        }
-        self.misbehave()?;
-        {
-            let mut history = self.world.history.lock();
-            history.process(self.shard.id, &given);
-            history.instances[self.instance.unwrap()].position = *given.last().unwrap();
-        }
-        if self.world.policy == CheckpointPolicy::Manual && self.world.below(2) == 0 {
-            checkpointer.checkpoint()?;
-        }
-        Ok(())
-    }
-
-    fn shard_ended(&mut self) -> Result<(), ProcessorError> {
-        self.check_lease();
-        self.misbehave()
-    }
-
-    fn lease_lost(&mut self) {
-        self.world.count("lease lost");
-    }
-
-    fn shutdown_requested(&mut self, checkpointer: &mut Checkpointer<'_>) {
-        self.world.count("handed over or stopped");
-        let _ = checkpointer.checkpoint();
-    }
-}
-
 /// How often everything has happened.
-fn simulate(seed: u64, time: Duration) -> BTreeMap<&'static str, u64> {
-    let world = World::new(seed);
+fn simulate(seed: u64, max_lanes: u64, time: Duration) -> BTreeMap<&'static str, u64> {
+    let world = World::new(seed, max_lanes);
     let start = world.ticker.now();
     while world.ticker.now().duration_since(start) < time {
         world.step();
@@ -421,15 +325,15 @@ fn simulate(seed: u64, time: Duration) -> BTreeMap<&'static str, u64> {
     mem::take(&mut world.history.lock().counts)
 }
 
-#[test]
-fn an_hour_of_failures_loses_nothing_and_gives_no_shard_two_owners() {
+/// An hour for each seed, with pools that have so many lanes at the most.
+fn simulate_all(max_lanes: u64) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = match number("MILLSTREAM_SIMULATION_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("MILLSTREAM_SIMULATIONS").unwrap_or(1),
     };
     for seed in seeds {
-        let run = || simulate(seed, HOUR);
+        let run = || simulate(seed, max_lanes, HOUR);
         let counts = std::panic::catch_unwind(run).unwrap_or_else(|error| {
             panic!("seed {seed}: {:?}", error.downcast_ref::<String>());
         });
@@ -441,7 +345,17 @@ fn an_hour_of_failures_loses_nothing_and_gives_no_shard_two_owners() {
 }
 
 #[test]
+fn an_hour_of_failures_loses_nothing_and_gives_no_shard_two_owners() {
+    simulate_all(1);
+}
+
+#[test]
+fn an_hour_of_failures_loses_nothing_with_lanes_that_come_and_go() {
+    simulate_all(3);
+}
+
+#[test]
 fn a_seed_decides_everything() {
-    let run = || simulate(7, HOUR / 10);
+    let run = || simulate(7, 1, HOUR / 10);
     assert_eq!(run(), run());
 }
