@@ -23,8 +23,8 @@ pub enum OnPoison {
     /// It is put aside, durably, with what is known of its failure, and its shard goes on: see
     /// [`DeadLetters`](crate::DeadLetters). If that fails, the record is tried again.
     DeadLetter,
-    /// Its shard is left alone, with the state [`Parked`](crate::ShardState::Parked), until the
-    /// pool is started again; the other shards go on.
+    /// Its shard is left alone, with the state [`Parked`](crate::ShardState::Parked), until it is
+    /// [resumed](crate::WorkerPool::resume), or another pool takes it; the other shards go on.
     Park,
     /// The pool stops, as if it were shut down.
     Stop,

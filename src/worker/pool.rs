@@ -163,6 +163,30 @@ impl WorkerPool {
         }
     }
 
+    /// Has a shard tried again that is [parked](ShardState::Parked), and says whether it was: once
+    /// more with the record that it was parked for, and if that is processed, all goes on; if not,
+    /// it is parked again. To leave the record out instead, seek behind it, with
+    /// [`Application::seek_shard`](crate::Application::seek_shard).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// # use millstream::{Batch, Checkpointer, OnPoison, ShardState, WorkerPool};
+    /// let pool = WorkerPool::builder("billing", &stream)
+    ///     .on_poison(OnPoison::Park)
+    ///     .start(|_| |_: &Batch, _: &mut Checkpointer<'_>| Ok(()))?;
+    /// for status in pool.status() {
+    ///     if status.state == ShardState::Parked {
+    ///         println!("{}: {:?}", status.shard, status.last_error);
+    ///         pool.resume(status.shard);
+    ///     }
+    /// }
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn resume(&self, shard: ShardId) -> bool {
+        self.board.resume(shard)
+    }
+
     /// Stops: callbacks that are running finish, what they processed is checkpointed, and every
     /// processor is told. Returns how that went, shard by shard, at the latest after `deadline`.
     ///

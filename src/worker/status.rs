@@ -312,6 +312,30 @@ impl Board {
         (0..lanes).for_each(|lane| self.update((shard, lane), &change));
     }
 
+    /// Has the parked workers of a shard tried again; whether there are any.
+    pub(super) fn resume(&self, shard: ShardId) -> bool {
+        let mut entries = self.entries.lock();
+        let mut is_parked = false;
+        for (_, entry) in entries.workers.range_mut((shard, 0)..=(shard, usize::MAX)) {
+            if entry.state == ShardState::Parked {
+                entry.state = ShardState::Retrying;
+                is_parked = true;
+            }
+        }
+        if is_parked {
+            entries.version += 1;
+            self.changed.notify_all();
+            self.supervisor.notify();
+        }
+        is_parked
+    }
+
+    /// Whether a worker is still parked.
+    pub(super) fn is_parked(&self, worker: WorkerKey) -> bool {
+        let entries = self.entries.lock();
+        entries.workers.get(&worker).is_some_and(|entry| entry.state == ShardState::Parked)
+    }
+
     /// All shards as they are at one moment, and the version that is.
     pub(super) fn snapshot(&self) -> (BTreeMap<ShardId, Entry>, u64) {
         let entries = self.entries.lock();

@@ -149,6 +149,7 @@ impl<S: Source> Supervisor<S> {
         }
         self.look_if_due();
         self.retry_failed();
+        self.wake_resumed();
         let look_again_at = self.wake_idle();
         let due = self.retrying.iter().map(|(due, _)| *due);
         let idle_due = self.idle.iter().filter_map(|(due, _)| *due);
@@ -266,6 +267,14 @@ impl<S: Source> Supervisor<S> {
                 self.retrying.push((due, worker));
             }
         }
+    }
+
+    /// Hands out the parked workers that are to be tried again: the board says so.
+    fn wake_resumed(&mut self) {
+        let board = &self.pool.board;
+        let is_resumed = |worker: &mut ShardWorker<S>| !board.is_parked(worker.key());
+        let resumed: Vec<_> = self.parked.extract_if(.., is_resumed).collect();
+        resumed.into_iter().for_each(|worker| self.wake(worker));
     }
 
     /// Hands out the idle workers that have something to do again. If news of the others may not

@@ -1,6 +1,6 @@
 //! A record that fails always: it is found, nothing else is touched, and the policy decides.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::*;
 use crate::worker::{DeadLetters, OnPoison, Outcome};
@@ -142,6 +142,35 @@ fn a_parked_shard_is_left_alone_until_the_next_start() {
     assert_eq!(fixture.stored_checkpoint(S0), after(put[0]));
     fixture.run(fixture.recorder());
     assert_eq!(fixture.log.records(S0), put);
+}
+
+#[test]
+fn a_parked_shard_that_is_resumed_goes_on_when_its_record_can_be_processed() {
+    let mut fixture = Fixture::new(2).on_poison(OnPoison::Park);
+    fixture.options.attempts = 2;
+    let put = fixture.source.put_many(S0, 3);
+    let (poison, is_repaired) = (put[1], Arc::new(AtomicBool::new(false)));
+    let (repaired, attempts) = (Arc::clone(&is_repaired), Arc::new(AtomicU32::new(0)));
+    let counter = Arc::clone(&attempts);
+    let pool = fixture.start(fixture.recorder().on_batch(move |batch, _| {
+        if numbers(batch).any(|number| number == poison) {
+            counter.fetch_add(1, Ordering::SeqCst);
+            return if repaired.load(Ordering::SeqCst) { Ok(()) } else { Err("broken".into()) };
+        }
+        Ok(())
+    }));
+    wait_for_state(&pool, S0, ShardState::Parked);
+    let before = attempts.load(Ordering::SeqCst);
+    assert!(!pool.resume(S1), "it is not parked");
+    assert!(pool.resume(S0));
+    wait_for_state(&pool, S0, ShardState::Parked);
+    assert_eq!(attempts.load(Ordering::SeqCst), before + 1, "tried once more");
+    assert_eq!(fixture.log.records(S0), put[..1]);
+    is_repaired.store(true, Ordering::SeqCst);
+    assert!(pool.resume(S0));
+    assert!(pool.wait_until_idle(LONG));
+    assert_eq!(fixture.log.records(S0), put);
+    assert!(!pool.resume(S0));
 }
 
 #[test]
