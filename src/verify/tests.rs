@@ -115,3 +115,55 @@ fn findings_without_number_are_counted_and_not_all_kept() {
     assert_eq!(contents.flaws.len(), 1000);
     assert!(contents.unlisted > 10_000);
 }
+
+/// Asserts that `is_sound` fails for every byte of `bytes` that is flipped with one mask or, if
+/// the environment says so, with each of the 255; how often that was.
+fn flip_every_byte(what: &str, bytes: &[u8], is_sound: impl Fn(&[u8]) -> bool) -> usize {
+    // It takes a fast build: the gate does it.
+    let all = std::env::var_os("MILLSTREAM_ALL_MASKS").is_some();
+    let mut flipped = bytes.to_vec();
+    assert!(is_sound(&flipped), "{what}");
+    for at in 0..bytes.len() {
+        let one = at as u8 | 1;
+        for mask in if all { 1..=255 } else { one..=one } {
+            flipped[at] ^= mask;
+            assert!(!is_sound(&flipped), "{what}, byte {at} ^ {mask}");
+            flipped[at] ^= mask;
+        }
+    }
+    bytes.len() * if all { 255 } else { 1 }
+}
+
+#[test]
+fn every_flipped_byte_of_a_segment_a_manifest_and_a_row_is_seen() {
+    use crate::format::control_row::{self, RowKey};
+    use crate::format::manifest::Manifest;
+    use crate::position::ShardId;
+
+    const LEN: usize = 8192;
+    let (base, capacity) = (IDENTITY.base, LEN as u64);
+    let end = End { address: base + capacity, first_ordinal: 0, frames: 4, durable: 0 };
+    let mut bytes = segment(&SegmentHeader { capacity, ..header() }, Some(end));
+    bytes.truncate(LEN);
+    // Full to its end: records of a few bytes, of half a segment, of none.
+    let lens = [100, 2000, 0, LEN - START - 32 * 4 - 128 - 2016];
+    let mut at = START;
+    for (ordinal, len) in lens.into_iter().enumerate() {
+        let header = Header { key_len: len.min(5) as u16, ordinal: ordinal as u32, ..FRAME };
+        bytes[at + 32..at + 32 + len].fill(b'a' + ordinal as u8);
+        frame(&mut bytes, at, Word::new(State::Published, len as u32), header);
+        at += 32 + len.next_multiple_of(32);
+    }
+    assert_eq!(at, LEN);
+    let mut flips = flip_every_byte("a segment", &bytes, |bytes| {
+        verify(bytes, IDENTITY, Told::default()).flaws.is_empty()
+    });
+    let manifest = include_bytes!("../../tests/fixtures/format-1/stream/MANIFEST");
+    flips += flip_every_byte("a manifest", manifest, |bytes| Manifest::decode(bytes).is_ok());
+    let row: &[u8] = include_bytes!(
+        "../../tests/fixtures/format-1/stream/applications/billing/shardId-000000000000.row"
+    );
+    let key = RowKey::new("billing", ShardId::new(0));
+    flips += flip_every_byte("a row", row, |bytes| control_row::check(key, bytes).is_empty());
+    assert!(flips >= LEN + row.len() + manifest.len());
+}

@@ -15,6 +15,7 @@ mod common;
 mod blocks;
 mod disk;
 mod faults;
+mod figures;
 mod kill;
 mod life;
 mod random;
@@ -40,7 +41,8 @@ usage: torture METHOD [--seed N] [--NAME VALUE]...
   syscalls  [--rounds 1]                            have each call to the system fail once
   faults    [--cycles 40]                           have too little room, descriptors, memory
   soak      [--seconds 5]                           producers, workers, reshards, restarts
-  teeth     [--bug NAME] [--all 1] [--loom 0]       which seeded bug is caught by what";
+  teeth     [--bug NAME] [--all 1] [--loom 0]       which seeded bug is caught by what
+  figures   [--long 1] [--loom 0]                   all of it, and the two tables of it";
 
 /// What a method is told, and what it says.
 pub(crate) struct Run {
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
         "faults" => faults::run(&run),
         "soak" => soak::run(&run),
         "teeth" => teeth::run(&run),
+        "figures" => figures::run(&run),
         // So that a plain `cargo test` with all features tries it, whatever it filters.
         "" => kill::kill(&run),
         _ => {
