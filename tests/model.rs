@@ -3,12 +3,15 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::files::{copy_all, scratch, small_segments};
 use common::{START_MS, TestClock};
 use millstream::{
-    Error, HashKey, HashKeyRange, Limit, PutRecord, Receipt, SequenceNumber, ShardFilter, ShardId,
-    ShardInfo, ShardIterator, StartingPosition, Stream,
+    Batch, Checkpointer, Error, HashKey, HashKeyRange, Limit, ProcessorError, PutRecord, Receipt,
+    SequenceNumber, ShardFilter, ShardId, ShardInfo, ShardIterator, StartingPosition, Stream,
+    WorkerPool,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -20,7 +23,8 @@ enum Step {
     PutExplicit(u128),
     PutAny,
     PutIf { shard: u8, is_stale: bool },
-    Batch(Vec<u8>),
+    PutMany(Vec<u8>),
+    Fill { key: u8, len: u16 },
     GiveUp(u8),
     Split(u8, u128),
     Merge(u8),
@@ -31,6 +35,7 @@ enum Step {
     Read { shard: u8, from: u8, at: u64, limit: u8 },
     Tail { shard: u8, count: u8 },
     Scan { from: i64, len: u16 },
+    Work,
 }
 
 fn steps() -> impl Strategy<Value = Step> {
@@ -41,7 +46,8 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => Just(Step::PutAny),
         2 => (any::<u8>(), any::<bool>())
             .prop_map(|(shard, is_stale)| Step::PutIf { shard, is_stale }),
-        3 => prop::collection::vec(any::<u8>(), 0..80).prop_map(Step::Batch),
+        3 => prop::collection::vec(any::<u8>(), 0..80).prop_map(Step::PutMany),
+        1 => (any::<u8>(), 0..3000u16).prop_map(|(key, len)| Step::Fill { key, len }),
         1 => any::<u8>().prop_map(Step::GiveUp),
         1 => (any::<u8>(), any::<u128>()).prop_map(|(shard, key)| Step::Split(shard, key)),
         1 => any::<u8>().prop_map(Step::Merge),
@@ -53,6 +59,7 @@ fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(shard, from, at, limit)| Step::Read { shard, from, at, limit }),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(shard, count)| Step::Tail { shard, count }),
         1 => (-1000..1000i64, any::<u16>()).prop_map(|(from, len)| Step::Scan { from, len }),
+        1 => Just(Step::Work),
     ]
 }
 
@@ -71,6 +78,8 @@ struct Twin {
     now_ms: u64,
     stream: Stream,
     shards: BTreeMap<ShardId, (ShardInfo, Vec<Known>)>,
+    /// How many records of each shard the application has processed.
+    processed: BTreeMap<ShardId, usize>,
     puts: u64,
 }
 
@@ -80,7 +89,8 @@ impl Twin {
         let builder = small_segments(directory.path()).shards(shards);
         let stream = builder.clock(clock.clone()).create().unwrap();
         let infos = stream.shards().into_iter().map(|info| (info.id, (info, Vec::new())));
-        Self { directory, clock, now_ms: 0, shards: infos.collect(), stream, puts: 0 }
+        let (shards, processed) = (infos.collect(), BTreeMap::new());
+        Self { directory, clock, now_ms: 0, shards, processed, stream, puts: 0 }
     }
 
     /// The open shards in the order of their ranges.
@@ -145,13 +155,19 @@ impl Twin {
                     other => panic!("{other:?}"),
                 }
             }
-            Step::Batch(keys) => {
+            Step::PutMany(keys) => {
                 let keys: Vec<_> = keys.iter().map(|key| format!("key-{key}")).collect();
                 let data: Vec<_> = keys.iter().map(|key| self.data(key.len())).collect();
                 let results = self.stream.put_batch(keys.iter().zip(&data));
                 for ((key, data), result) in keys.iter().zip(&data).zip(results) {
                     self.put(key, data.clone(), Some(hash.hash(key)), result.unwrap());
                 }
+            }
+            Step::Fill { key, len } => {
+                let (key, data) = (format!("key-{key}"), self.data((*len).into()));
+                let fill = |place: &mut [u8]| place.copy_from_slice(&data);
+                let receipt = self.stream.put_with(&key, data.len(), fill).unwrap();
+                self.put(&key, data, Some(hash.hash(&key)), receipt);
             }
             Step::GiveUp(key) => {
                 let give_up = || {
@@ -276,6 +292,36 @@ impl Twin {
         assert_eq!(page.child_shards.is_empty(), !is_end);
     }
 
+    /// Has the application process all there is: what came since it did last, in order, once, and
+    /// no child before its parents.
+    fn work(&mut self) {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let given = Arc::clone(&seen);
+        let pool = WorkerPool::builder("billing", &self.stream).start(move |shard| {
+            let (id, given) = (shard.id, Arc::clone(&given));
+            move |batch: &Batch, _: &mut Checkpointer<'_>| -> Result<(), ProcessorError> {
+                let numbers = batch.iter().map(|record| (id, record.sequence_number()));
+                given.lock().unwrap().extend(numbers);
+                Ok(())
+            }
+        });
+        let pool = pool.unwrap();
+        assert!(pool.wait_until_idle(Duration::from_secs(60)), "{:?}", pool.status());
+        pool.shutdown(Duration::from_secs(60));
+        let seen = seen.lock().unwrap();
+        for (id, (info, records)) in &self.shards {
+            let at = |shard: ShardId| move |(other, _): &(ShardId, _)| *other == shard;
+            let numbers: Vec<_> =
+                seen.iter().filter(|it| at(*id)(it)).map(|(_, number)| *number).collect();
+            let before = self.processed.insert(*id, records.len()).unwrap_or(0);
+            let expected: Vec<_> = records[before..].iter().map(|record| record.number).collect();
+            assert_eq!(numbers, expected, "of {id}");
+            let first = seen.iter().position(at(*id)).unwrap_or(seen.len());
+            let is_late = |parent| seen.iter().rposition(at(parent)).is_some_and(|it| it > first);
+            assert!(!info.parents().any(is_late), "{id} before its parents");
+        }
+    }
+
     fn take(&mut self, step: &Step) {
         match *step {
             Step::Clock(ms) => {
@@ -299,6 +345,7 @@ impl Twin {
                 let wanted = all.filter(|record| range.contains(&record.arrival_ms)).count();
                 assert_eq!(self.stream.scan(range).unwrap().count(), wanted);
             }
+            Step::Work => self.work(),
             Step::Split(..) | Step::Merge(_) | Step::ReshardTo(_) => self.do_reshape(step),
             _ => self.do_put(step),
         }

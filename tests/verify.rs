@@ -109,6 +109,54 @@ fn every_flipped_byte_of_every_file_is_found() {
 }
 
 #[test]
+fn a_page_that_is_zeroed_or_another_one_is_found() {
+    const PAGE: usize = 4096;
+    let (directory, other) = (small_stream(), small_stream());
+    let sound = verify(directory.path()).unwrap();
+    let foreign = fs::read(&segments(other.path(), S0)[0]).unwrap();
+    let mut changes = 0;
+    for path in files(directory.path()) {
+        let bytes = fs::read(&path).unwrap();
+        let pages: Vec<_> = bytes.chunks(PAGE).collect();
+        for at in 0..pages.len() {
+            // The pages beside it, the first one, one of another stream, none.
+            let next = pages[(at + 1) % pages.len()];
+            let before = pages[at.saturating_sub(1)];
+            let alien = &foreign[at * PAGE % foreign.len()..][..PAGE];
+            for page in [next, before, pages[0], alien, &[0; PAGE]] {
+                let (range, mut changed) = (at * PAGE..at * PAGE + pages[at].len(), bytes.clone());
+                let len = range.len().min(page.len());
+                changed[range.start..range.start + len].copy_from_slice(&page[..len]);
+                changes += expect_found(&path, &bytes, &changed, &sound);
+            }
+            // Two in each other's place.
+            let (one, two) = (at * PAGE, (at + 1) * PAGE);
+            if two + PAGE <= bytes.len() {
+                let mut changed = bytes.clone();
+                changed[one..two].copy_from_slice(next);
+                changed[two..two + PAGE].copy_from_slice(pages[at]);
+                changes += expect_found(&path, &bytes, &changed, &sound);
+            }
+        }
+    }
+    assert!(changes > 200, "{changes} changes were made");
+    assert_eq!(verify(directory.path()).unwrap(), sound);
+}
+
+/// Asserts that a file that was changed is found, and puts it back; how many changes that were.
+fn expect_found(path: &Path, bytes: &[u8], changed: &[u8], sound: &Verification) -> u32 {
+    if changed == bytes {
+        return 0;
+    }
+    fs::write(path, changed).unwrap();
+    let root = path.ancestors().find(|above| above.join("MANIFEST").is_file()).unwrap();
+    let found = verify(root).unwrap();
+    assert_ne!(found.findings, sound.findings, "{path:?}");
+    fs::write(path, bytes).unwrap();
+    1
+}
+
+#[test]
 fn a_flipped_byte_of_a_finished_segment_is_damage_at_its_frame() {
     let directory = small_stream();
     let path = &segments(directory.path(), S0)[1];

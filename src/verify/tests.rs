@@ -117,8 +117,9 @@ fn findings_without_number_are_counted_and_not_all_kept() {
 }
 
 /// Asserts that `is_sound` fails for every byte of `bytes` that is flipped with one mask or, if
-/// the environment says so, with each of the 255; how often that was.
-fn flip_every_byte(what: &str, bytes: &[u8], is_sound: impl Fn(&[u8]) -> bool) -> usize {
+/// the environment says so, with each of the 255, and wherever they are cut; how many flips that
+/// were.
+fn flip_and_cut(what: &str, bytes: &[u8], is_sound: impl Fn(&[u8]) -> bool) -> usize {
     // It takes a fast build: the gate does it.
     let all = std::env::var_os("MILLSTREAM_ALL_MASKS").is_some();
     let mut flipped = bytes.to_vec();
@@ -131,11 +132,14 @@ fn flip_every_byte(what: &str, bytes: &[u8], is_sound: impl Fn(&[u8]) -> bool) -
             flipped[at] ^= mask;
         }
     }
+    for len in 0..bytes.len() {
+        assert!(!is_sound(&bytes[..len]), "{what}, cut to {len} bytes");
+    }
     bytes.len() * if all { 255 } else { 1 }
 }
 
 #[test]
-fn every_flipped_byte_of_a_segment_a_manifest_and_a_row_is_seen() {
+fn every_flipped_byte_of_a_segment_a_manifest_and_a_row_is_seen_and_every_cut() {
     use crate::format::control_row::{self, RowKey};
     use crate::format::manifest::Manifest;
     use crate::position::ShardId;
@@ -155,15 +159,15 @@ fn every_flipped_byte_of_a_segment_a_manifest_and_a_row_is_seen() {
         at += 32 + len.next_multiple_of(32);
     }
     assert_eq!(at, LEN);
-    let mut flips = flip_every_byte("a segment", &bytes, |bytes| {
+    let mut flips = flip_and_cut("a segment", &bytes, |bytes| {
         verify(bytes, IDENTITY, Told::default()).flaws.is_empty()
     });
     let manifest = include_bytes!("../../tests/fixtures/format-1/stream/MANIFEST");
-    flips += flip_every_byte("a manifest", manifest, |bytes| Manifest::decode(bytes).is_ok());
+    flips += flip_and_cut("a manifest", manifest, |bytes| Manifest::decode(bytes).is_ok());
     let row: &[u8] = include_bytes!(
         "../../tests/fixtures/format-1/stream/applications/billing/shardId-000000000000.row"
     );
     let key = RowKey::new("billing", ShardId::new(0));
-    flips += flip_every_byte("a row", row, |bytes| control_row::check(key, bytes).is_empty());
+    flips += flip_and_cut("a row", row, |bytes| control_row::check(key, bytes).is_empty());
     assert!(flips >= LEN + row.len() + manifest.len());
 }
