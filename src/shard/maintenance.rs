@@ -131,14 +131,14 @@ impl Writer {
 
     /// Makes finished segments durable and seals them, until so many are left.
     pub(super) fn settle_to(&self, log: &Log, left: usize) -> Result<()> {
-        loop {
-            // One at a time, and whoever waits for it takes turns with the thread whose work it is.
+        let oldest = || {
+            let next = self.next.lock();
+            next.retired.first().filter(|_| next.retired.len() > left).cloned()
+        };
+        while oldest().is_some() {
+            // One at a time; whoever waits for it takes turns with the thread whose work it is.
             let _turn = self.settling.lock();
-            let retired = {
-                let next = self.next.lock();
-                next.retired.first().filter(|_| next.retired.len() > left).cloned()
-            };
-            let Some((segment, end)) = retired else { return Ok(()) };
+            let Some((segment, end)) = oldest() else { continue };
             segment.map.forget_pages();
             self.sync_to(segment.limit())?;
             let end = End { durable: segment.limit(), ..end };
@@ -151,5 +151,6 @@ impl Writer {
             });
             self.next.lock().retired.retain(|(other, _)| !Arc::ptr_eq(other, &segment));
         }
+        Ok(())
     }
 }
