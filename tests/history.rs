@@ -258,6 +258,29 @@ fn two_owners_are_found() {
 }
 
 #[test]
+fn two_owners_in_two_processes_are_found_and_one_that_takes_over_from_a_dead_one_is_none() {
+    let got = Event::Got { shard: S0, numbers: vec![first(2).1] };
+    let started = Event::Started { shard: S0, after: Some(first(1).1) };
+    let (processed, failed) = (Event::Processed { shard: S0 }, Event::Failed { shard: S0 });
+    let checkpointed = Event::Checkpointed { shard: S0, number: first(2).1 };
+    let anomalies = |last: &[(u32, &Event)]| {
+        let mut history = History::new(HashAlgorithm::default());
+        Story::new().events.iter().for_each(|event| history.add_from(1, event));
+        last.iter().for_each(|(process, event)| history.add_from(*process, event));
+        history.anomalies.iter().map(|(anomaly, _)| *anomaly).collect::<Vec<_>>()
+    };
+    let taken_over = [(1, &got), (2, &started), (2, &got), (2, &processed)];
+    assert_eq!(anomalies(&taken_over), []);
+    for late in [&processed, &failed, &checkpointed, &got] {
+        let story = [&taken_over[..], &[(1, late)]].concat();
+        assert!(anomalies(&story).contains(&Anomaly::TwoOwners), "{late:?}");
+    }
+    assert!(anomalies(&[(1, &got), (2, &got)]).contains(&Anomaly::TwoOwners));
+    let back_again = [&taken_over[..], &[(1, &started), (1, &got)]].concat();
+    assert_eq!(anomalies(&back_again), []);
+}
+
+#[test]
 fn a_child_before_its_parent_is_found() {
     let started = Event::Started { shard: S1, after: None };
     let ended = Event::Ended { shard: S0 };

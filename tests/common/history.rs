@@ -75,7 +75,10 @@ struct Consumer {
     delivered: Option<u64>,
     processed: Option<u64>,
     checkpoint: Option<u64>,
-    is_busy: bool,
+    /// The process that has a batch of it.
+    busy: Option<u32>,
+    /// Those that had it when another one began: they must be dead.
+    superseded: Vec<u32>,
     /// When it was begun first, and finished: counts of events.
     started: Option<u64>,
     ended: Option<u64>,
@@ -150,8 +153,13 @@ impl History {
         }
     }
 
-    /// Notes what happened.
+    /// Notes what happened in the only process that there is.
     pub fn add(&mut self, event: &Event) {
+        self.add_from(0, event);
+    }
+
+    /// Notes what happened in a process, of several that never have the same number.
+    pub fn add_from(&mut self, process: u32, event: &Event) {
         self.events += 1;
         match *event {
             Event::Opened => {
@@ -175,7 +183,7 @@ impl History {
             | Event::Processed { .. }
             | Event::Failed { .. }
             | Event::Checkpointed { .. }
-            | Event::Ended { .. } => self.consume(event),
+            | Event::Ended { .. } => self.consume(process, event),
         }
     }
 
@@ -207,7 +215,8 @@ impl History {
         self.given.clone_from(&self.highest);
         self.had_power_cut |= power;
         for consumer in self.consumers.values_mut() {
-            consumer.is_busy = false;
+            // One of several may be there still.
+            consumer.busy = consumer.busy.filter(|process| *process != 0 && !power);
             // Checkpoints are not synced.
             consumer.checkpoint = consumer.checkpoint.filter(|_| !power);
         }
@@ -218,7 +227,7 @@ impl History {
         }
     }
 
-    fn consume(&mut self, event: &Event) {
+    fn consume(&mut self, process: u32, event: &Event) {
         let (events, mut wrong) = (self.events, Vec::new());
         let mut consumer = |shard: &ShardId| {
             let consumer = self.consumers.remove(shard).unwrap_or_default();
@@ -233,10 +242,17 @@ impl History {
             | Event::Ended { shard } => consumer(shard),
             _ => unreachable!("it is no event of a consumer"),
         };
+        if let Event::Started { .. } = event {
+            it.superseded.retain(|other| *other != process);
+        } else if it.superseded.contains(&process) {
+            wrong.push(Anomaly::TwoOwners);
+        }
         match event {
             Event::Started { after, .. } => {
-                if it.is_busy {
-                    wrong.push(Anomaly::TwoOwners);
+                match it.busy.take() {
+                    Some(other) if other != process => it.superseded.push(other),
+                    Some(_) => wrong.push(Anomaly::TwoOwners),
+                    None => {}
                 }
                 if *after > it.processed {
                     wrong.push(Anomaly::CheckpointAhead);
@@ -248,7 +264,7 @@ impl History {
                 it.started.get_or_insert(events);
             }
             Event::Got { numbers, .. } => {
-                if std::mem::replace(&mut it.is_busy, true) {
+                if it.busy.replace(process).is_some() {
                     wrong.push(Anomaly::TwoOwners);
                 }
                 self.delivered += numbers.len() as u64;
@@ -256,11 +272,11 @@ impl History {
                 self.deliveries.push(Delivery { shard, after: it.after, numbers: numbers.clone() });
             }
             Event::Processed { .. } => {
-                it.is_busy = false;
+                it.busy = None;
                 it.after = it.delivered;
                 it.processed = it.processed.max(it.delivered);
             }
-            Event::Failed { .. } => it.is_busy = false,
+            Event::Failed { .. } => it.busy = None,
             Event::Checkpointed { number, .. } => it.checkpoint = it.checkpoint.max(Some(*number)),
             // Again after a power cut has taken the checkpoint back.
             _ => it.ended = it.ended.or(Some(events)),

@@ -11,9 +11,10 @@ use crate::{Run, say};
 type Times = [u64; 2];
 
 /// What this program does, and which of its options says how often.
-const METHODS: [(&[&str], &str, Times); 15] = [
+const METHODS: [(&[&str], &str, Times); 16] = [
     (&["kill", "--durability", "sync"], "--cycles", [300, 100_000]),
     (&["kill", "--durability", "os"], "--cycles", [200, 100_000]),
+    (&["pools"], "--cycles", [30, 300]),
     (&["powercut", "--disk", "ext4"], "--cycles", [100, 5000]),
     (&["powercut", "--disk", "ext4", "--options", "data=writeback"], "--cycles", [0, 5000]),
     (&["powercut", "--disk", "ext4", "--options", "data=journal"], "--cycles", [0, 5000]),

@@ -13,17 +13,17 @@ const CYCLES_OF_A_LIFE: u64 = 8;
 
 /// What was seen in all lives.
 #[derive(Default)]
-struct Sum {
-    cycles: u64,
+pub(crate) struct Sum {
+    pub(crate) cycles: u64,
     acknowledged: u64,
     scanned: u64,
     delivered: u64,
     lives: u64,
-    broken: u64,
+    pub(crate) broken: u64,
 }
 
 impl Sum {
-    fn add(&mut self, life: &Life, is_sound: bool) {
+    pub(crate) fn add(&mut self, life: &Life, is_sound: bool) {
         self.lives += 1;
         self.acknowledged += life.history.acknowledged;
         self.scanned += life.history.records_scanned;
@@ -31,7 +31,7 @@ impl Sum {
         self.broken += u64::from(!is_sound);
     }
 
-    fn say(&self, run: &Run, what: &str) -> bool {
+    pub(crate) fn say(&self, run: &Run, what: &str) -> bool {
         let Self { cycles, acknowledged, scanned, delivered, lives, broken } = self;
         run.figure(
             what,

@@ -60,6 +60,7 @@ impl Life {
             works: random.percent(60),
             reshards: random.percent(40),
             puts: u64::MAX,
+            process: 0,
             next: (0..producers * KEYS).map(|key| self.history.next(key)).collect(),
         }
     }
@@ -153,10 +154,13 @@ impl Life {
         Ended { hung, error }
     }
 
-    fn note(&mut self, line: &str) {
-        let event: Event = line.parse().unwrap();
+    /// Notes a line, which may say in front, behind an `@`, which process has said it.
+    pub(crate) fn note(&mut self, line: &str) {
+        let said = line.strip_prefix('@').and_then(|rest| rest.split_once(' '));
+        let (process, event) = said.unwrap_or(("0", line));
+        let event: Event = event.parse().unwrap();
         self.was_opened |= event == Event::Opened;
-        self.history.add(&event);
+        self.history.add_from(process.parse().unwrap(), &event);
         self.lines.push(line.to_owned());
     }
 

@@ -18,6 +18,7 @@ mod faults;
 mod figures;
 mod kill;
 mod life;
+mod pools;
 mod random;
 mod recorder;
 mod soak;
@@ -35,6 +36,7 @@ use random::Random;
 const USAGE: &str = "\
 usage: torture METHOD [--seed N] [--NAME VALUE]...
   kill      [--cycles 20] [--durability os|sync]    kill processes that put, work and reshard
+  pools     [--cycles 30]                           kill processes that share a stream
   powercut  [--cycles 20] [--disk ext4|xfs] [--options MOUNT_OPTIONS]
                                                     the same, and cut their disk off from power
   blocks    [--images 24] [--disk ext4|xfs]         cut it off with any of its last writes done
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
     let run = Run { options, seed, started: Instant::now() };
     let is_sound = match method.as_str() {
         "kill" => kill::kill(&run),
+        "pools" => pools::run(&run),
         "powercut" => kill::power_cut(&run),
         "blocks" => blocks::run(&run),
         "syscalls" => syscalls::run(&run),

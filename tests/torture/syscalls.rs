@@ -84,6 +84,7 @@ pub(crate) fn run(run: &Run) -> bool {
 /// The same work each time, except for what threads make of it.
 fn orders(seed: u64, life: &Life) -> Orders {
     Orders {
+        process: 0,
         seed,
         producers: 1,
         shards: 2,

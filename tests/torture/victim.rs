@@ -29,6 +29,7 @@ const MAX_BATCH: usize = 100;
 #[derive(Clone, Debug)]
 pub(crate) struct Orders {
     pub(crate) seed: u64,
+    /// Without any, it only works, beside the one that has some.
     pub(crate) producers: u32,
     pub(crate) shards: u32,
     /// How many of a hundred puts are synced.
@@ -37,6 +38,8 @@ pub(crate) struct Orders {
     pub(crate) reshards: bool,
     /// After so many puts of each producer it ends by itself.
     pub(crate) puts: u64,
+    /// Which process it is among those that share the stream; 0 if there is no other one.
+    pub(crate) process: u32,
     /// For each key, the record that comes next.
     pub(crate) next: Vec<u64>,
 }
@@ -44,10 +47,11 @@ pub(crate) struct Orders {
 impl Orders {
     /// The orders as the arguments of a process.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let Self { seed, producers, shards, sync, works, reshards, puts, next } = self;
+        let Self { seed, producers, shards, sync, works, reshards, puts, process, next } = self;
         let (works, reshards) = (u64::from(*works), u64::from(*reshards));
         let (producers, shards) = (u64::from(*producers), u64::from(*shards));
-        let numbers = [*seed, producers, shards, *sync, works, reshards, *puts];
+        let process = u64::from(*process);
+        let numbers = [*seed, producers, shards, *sync, works, reshards, *puts, process];
         numbers.iter().chain(next).map(u64::to_string).collect()
     }
 
@@ -62,6 +66,7 @@ impl Orders {
             works: next() == 1,
             reshards: next() == 1,
             puts: next(),
+            process: next() as u32,
             next: numbers.collect(),
         }
     }
@@ -69,17 +74,24 @@ impl Orders {
 
 /// Says what has happened.
 #[derive(Debug)]
-pub(crate) struct Witness(File);
+pub(crate) struct Witness {
+    file: File,
+    /// Begins each line.
+    who: String,
+}
 
 impl Witness {
-    fn new() -> Self {
-        Self(std::io::stdout().as_fd().try_clone_to_owned().unwrap().into())
+    fn new(process: u32) -> Self {
+        let file = std::io::stdout().as_fd().try_clone_to_owned().unwrap().into();
+        let who = if process == 0 { String::new() } else { format!("@{process} ") };
+        Self { file, who }
     }
 
     fn say(&self, events: &[Event]) {
-        let lines: String = events.iter().map(|event| event.line() + "\n").collect();
+        let line = |event: &Event| format!("{}{}\n", self.who, event.line());
+        let lines: String = events.iter().map(line).collect();
         // Nobody listens: whoever has started this is gone.
-        if (&self.0).write_all(lines.as_bytes()).is_err() {
+        if (&self.file).write_all(lines.as_bytes()).is_err() {
             std::process::exit(1);
         }
     }
@@ -98,7 +110,10 @@ pub(crate) fn run(mut arguments: impl Iterator<Item = String>) -> ExitCode {
 }
 
 fn live(directory: &Path, orders: &Orders) -> Result<(), Error> {
-    let witness = Arc::new(Witness::new());
+    let witness = Arc::new(Witness::new(orders.process));
+    if orders.producers == 0 {
+        return consume(directory, orders, &witness);
+    }
     let stream = Stream::builder(directory)
         .shards(orders.shards)
         // As small as they get, so that it rolls all the time.
@@ -126,6 +141,23 @@ fn live(directory: &Path, orders: &Orders) -> Result<(), Error> {
         pool.shutdown(Duration::from_secs(5));
     }
     outcome.and(stream.close())
+}
+
+/// Works beside the process that puts, until it is killed.
+fn consume(directory: &Path, orders: &Orders, witness: &Arc<Witness>) -> Result<(), Error> {
+    let stream = loop {
+        match Stream::open_read_only(directory) {
+            // The other one has just begun.
+            Err(Error::StreamNotFound { .. } | Error::NotAStream { .. }) => {
+                std::thread::yield_now();
+            }
+            stream => break stream?,
+        }
+    };
+    let _pool = work(&stream, orders, witness)?;
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Puts, one record or a few at a time. What is refused ends it.
@@ -238,6 +270,9 @@ pub(crate) fn work(
         .limit(Limit::records(MAX_BATCH))
         .checkpoints(policy)
         .retry_delay(Duration::from_micros(100), Duration::from_millis(1))
+        // Those that share see at once who is gone; who is there has all the time it needs.
+        .look_interval(Duration::from_millis(if orders.process == 0 { 1000 } else { 2 }))
+        .hand_over(Duration::from_secs(60))
         .start(move |shard| Processor {
             shard: shard.id,
             by_hand,
