@@ -129,6 +129,27 @@ pub enum CheckpointPolicy {
 ///     Ok(())
 /// }
 /// ```
+///
+/// One that is kept beyond its batch, or taken for that of another shard, does not compile:
+///
+/// ```compile_fail
+/// use millstream::{Batch, Checkpointer, ProcessorError, RecordProcessor};
+///
+/// struct Keeper {
+///     kept: Option<&'static mut Checkpointer<'static>>,
+/// }
+///
+/// impl RecordProcessor for Keeper {
+///     fn process_records(
+///         &mut self,
+///         _: &Batch,
+///         checkpointer: &mut Checkpointer<'_>,
+///     ) -> Result<(), ProcessorError> {
+///         self.kept = Some(checkpointer);
+///         Ok(())
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Checkpointer<'lent> {
     lane: &'lent mut Lane,

@@ -1,9 +1,11 @@
 //! What happens is counted, and told to those who listen: on one thread, step by step.
 
+use std::collections::BTreeSet;
 use std::sync::Weak;
 
+use super::remote_table::{Database, RemoteTable};
 use super::*;
-use crate::metrics::{ShardCounts, ShardMetrics};
+use crate::metrics::{ShardCounts, ShardMetrics, Snapshot};
 use crate::os::clock::Ticker;
 use crate::record::Lag;
 use crate::worker::OnPoison;
@@ -45,12 +47,21 @@ impl Stepped {
         fixture: &mut Fixture,
         factory: impl FnOnce(Weak<Self>) -> Factory,
     ) -> Arc<Self> {
+        let table = fixture.table();
+        Self::with_table(fixture, table, factory)
+    }
+
+    /// A pool whose leases are in this table.
+    pub(super) fn with_table(
+        fixture: &mut Fixture,
+        table: Arc<dyn LeaseTable>,
+        factory: impl FnOnce(Weak<Self>) -> Factory,
+    ) -> Arc<Self> {
         if matches!(fixture.options.ticker, Ticker::System) {
             fixture.options.ticker = Ticker::given();
         }
         fixture.options.stall_limit = LIMIT;
-        let table = fixture.table();
-        let path = table.path().to_owned();
+        let path = fixture.directory.path().join("billing");
         Arc::new_cyclic(|stepped| {
             let factory = factory(stepped.clone());
             let (source, options) = (Arc::clone(&fixture.source), fixture.options.clone());
@@ -80,8 +91,18 @@ impl Stepped {
     }
 
     fn metrics(&self) -> ShardMetrics {
+        self.snapshot().shards.remove(0)
+    }
+
+    fn snapshot(&self) -> Snapshot {
         let lag = |_, _| Ok(Lag::default());
-        self.board.metrics(self.ticker.now(), LIMIT, lag).shards.remove(0)
+        self.board.metrics(self.ticker.now(), LIMIT, lag)
+    }
+
+    /// The shards that it has.
+    fn leases(&self) -> BTreeSet<ShardId> {
+        let shards = self.snapshot().shards.into_iter();
+        shards.filter(|shard| shard.is_leased).map(|shard| shard.shard).collect()
     }
 
     fn counts(&self) -> ShardCounts {
@@ -171,6 +192,51 @@ fn a_lease_that_is_lost_or_handed_over_is_counted() {
     pool.ticker.advance(Duration::from_secs(1));
     pool.run();
     assert_eq!((pool.counts().leases_lost, pool.counts().leases_handed_over), (1, 1));
+}
+
+#[test]
+fn shares_are_even_when_a_pool_joins_and_what_a_dead_one_had_is_owned_again_in_time() {
+    const EXPIRY: Duration = Duration::from_secs(10);
+    let mut fixture = Fixture::new(4);
+    fixture.options.ticker = Ticker::given();
+    let ticker = fixture.options.ticker.clone();
+    let database = Arc::<Database>::default();
+    let mut join = || {
+        let table = Arc::new(RemoteTable::connect(&database, &ticker, EXPIRY));
+        let recorder = fixture.recorder();
+        Stepped::with_table(&mut fixture, table, |_| {
+            Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
+                Box::new(Recorder { shard: shard.id, ..recorder.clone() })
+            })
+        })
+    };
+    let run = |pools: &[&Stepped], time: Duration| {
+        let until = ticker.now() + time;
+        while ticker.now() < until {
+            pools.iter().for_each(|pool| pool.run());
+            ticker.advance(Duration::from_millis(500));
+        }
+    };
+    let counts = |pools: &[&Stepped]| -> Vec<usize> {
+        pools.iter().map(|pool| pool.leases().len()).collect()
+    };
+    let one = join();
+    run(&[&one], EXPIRY / 5);
+    let two = join();
+    run(&[&one, &two], EXPIRY / 5);
+    assert_eq!(counts(&[&one, &two]), [2, 2]);
+    let three = join();
+    run(&[&one, &two, &three], EXPIRY / 5);
+    let mut spread = counts(&[&one, &two, &three]);
+    spread.sort_unstable();
+    assert_eq!(spread, [1, 1, 2]);
+    let switches = || database.rows().values().map(|row| row.epoch).sum::<u64>();
+    let (before, orphans) = (switches(), one.leases());
+    // Nothing is heard of the first one any more.
+    run(&[&two, &three], EXPIRY + EXPIRY / 5);
+    let all: BTreeSet<_> = two.leases().union(&three.leases()).copied().collect();
+    assert_eq!((all.len(), counts(&[&two, &three])), (4, vec![2, 2]));
+    assert_eq!(switches(), before + orphans.len() as u64);
 }
 
 #[cfg(feature = "tracing")]
