@@ -4,6 +4,7 @@ use super::journal::Stepped;
 use super::*;
 use crate::os::clock::Ticker;
 use crate::record::Record;
+use crate::stream::Stream;
 use crate::worker::emit::{EmitBuffer, Emitter, Emitting};
 use crate::worker::status::Stage;
 
@@ -248,4 +249,30 @@ fn a_shard_ends_when_all_of_it_was_emitted() {
     pool.run();
     assert_eq!(list.emitted().last(), Some(&put));
     assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::ShardEnd);
+}
+
+#[test]
+fn a_shard_has_one_emitter_whose_checkpoints_count_whatever_else_is_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let stream = Stream::builder(directory.path()).open().unwrap();
+    for index in 0..20 {
+        stream.put(&format!("key-{index}"), "data").unwrap();
+    }
+    let (list, made) = (List::new(), Arc::new(Mutex::new(0)));
+    let pool = WorkerPool::builder("billing", &stream)
+        .lanes(4)
+        .checkpoints(CheckpointPolicy::AfterBatch)
+        .start_emitting(EmitBuffer::default(), {
+            let (list, made) = (list.clone(), Arc::clone(&made));
+            move |_| {
+                *made.lock() += 1;
+                list.clone()
+            }
+        })
+        .unwrap();
+    assert!(pool.wait_until_idle(LONG));
+    assert_eq!(pool.status()[0].checkpoint, Checkpoint::TrimHorizon, "it is in the buffer");
+    pool.shutdown(LONG);
+    let emitted = list.emitted();
+    assert_eq!((emitted.len(), emitted[0].len(), *made.lock()), (1, 20, 1));
 }
