@@ -115,7 +115,7 @@ fn record(life: &mut Life, content: &Path, random: &mut Random) -> Result<Record
     let orders = life.orders(random, sync);
     let written_back = (doom.writes > 1).then(|| disk.path());
     while_written_back(written_back, || {
-        let patience = Doom::After(Duration::from_millis(200));
+        let patience = Doom::After(Duration::from_millis(400));
         life.live_from(&orders, &patience, |victim| recorder.doom(victim, doom));
     });
     recorder.cut();
