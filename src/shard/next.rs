@@ -13,9 +13,12 @@ use crate::shard::ring::Bound;
 use crate::shard::room::Room;
 use crate::shard::segment::Segment;
 
-/// The size of a shard's first segment; each one is twice as large as the one before, up to the
-/// stream's maximum, so that a small stream is small on disk.
+/// The size of a shard's first segment, so that a small stream is small on disk.
 const FIRST_SEGMENT_BYTES: u64 = 256 << 10;
+/// How much larger each one is than the one before, up to the stream's maximum: with each, a
+/// producer may have to wait for the disk.
+pub(super) const GROWTH: u64 = 4;
+
 /// What comes next, and what is left to do.
 #[derive(Debug)]
 pub(super) struct Next {
@@ -74,7 +77,7 @@ impl Next {
             exempt,
             base: limit.max(log.start),
             ordinal: end.map_or(trimmed.frames, |end| end.first_ordinal + u64::from(end.frames)),
-            size: last.map_or(FIRST_SEGMENT_BYTES, |last| last.header.capacity * 2),
+            size: last.map_or(FIRST_SEGMENT_BYTES, |last| last.header.capacity * GROWTH),
             recovered: if cfg!(millstream_bug = "end_not_told") {
                 Vec::new()
             } else {

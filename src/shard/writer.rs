@@ -18,7 +18,7 @@ use crate::record::Key;
 use crate::shard::append::{Claim, Fill};
 use crate::shard::cursor::Place;
 use crate::shard::flush::Watermark;
-use crate::shard::next::Next;
+use crate::shard::next::{GROWTH, Next};
 use crate::shard::recovery::{self, Found};
 use crate::shard::ring::{Ring, SLOTS, Slot};
 use crate::shard::segment::{self, Segment};
@@ -186,7 +186,7 @@ impl Writer {
         };
         next.exempt = segment.header.capacity;
         segment.first_ordinal = next.ordinal;
-        next.size = next.size.saturating_mul(2);
+        next.size = next.size.saturating_mul(GROWTH);
         next.recovered.clear();
         (next.populated, next.bound_at) = (populated, Instant::now());
         for (base, unused) in next.unused.drain(..) {
