@@ -186,6 +186,11 @@ impl Map {
         Self::writable(file, len)
     }
 
+    /// What nobody writes to any more is the same as a copy.
+    pub(crate) fn copied(file: &File, len: usize) -> io::Result<Self> {
+        Self::writable(file, len)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.memory.len
     }
