@@ -45,7 +45,7 @@ fn own(table: &Arc<dyn LeaseTable>, ledger: &Mutex<Ledger>, times: u32) {
                 ledger.processed = ledger.processed.max(next);
             }
             let checkpoint = Checkpoint::AfterSequenceNumber(next.into());
-            match lease.store(checkpoint) {
+            match lease.store(checkpoint, Vec::new()) {
                 Ok(()) => ledger.lock().stored.push((epoch, next)),
                 Err(error) => {
                     assert!(matches!(error, crate::Error::LeaseLost { .. }), "{error}");
