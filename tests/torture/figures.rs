@@ -41,7 +41,7 @@ const TESTS: [(&str, &str, &str, &str, Times); 4] = [
         "shuttle",
         "interleavings::",
         "MILLSTREAM_SCHEDULES",
-        [3000, 500_000],
+        [0, 500_000],
     ),
 ];
 
@@ -64,6 +64,9 @@ pub(crate) fn run(run: &Run) -> bool {
     for (what, configuration, tests, variable, times) in TESTS {
         let started = Instant::now();
         let times = times[which];
+        if times == 0 {
+            continue;
+        }
         let (mut lines, succeeded) =
             said(test(configuration, tests).env(variable, times.to_string()));
         let seconds = started.elapsed().as_secs_f64();
@@ -71,7 +74,8 @@ pub(crate) fn run(run: &Run) -> bool {
         note((lines, succeeded), tests);
     }
     let (loom, all) = (run.option("loom", "1"), which.to_string());
-    let words = ["teeth", "--loom", loom, "--all", &all, "--seed", &seed];
+    let some = run.option("some", "0");
+    let words = ["teeth", "--loom", loom, "--some", some, "--all", &all, "--seed", &seed];
     let (bugs, all_caught) = said(myself().args(words));
     say(&format!("\n{}\n", machine()));
     table(["figure", "run", "", ""], &figures);

@@ -43,8 +43,9 @@ usage: torture METHOD [--seed N] [--NAME VALUE]...
   syscalls  [--rounds 1]                            have each call to the system fail once
   faults    [--cycles 40]                           have too little room, descriptors, memory
   soak      [--seconds 5]                           producers, workers, reshards, restarts
-  teeth     [--bug NAME] [--all 1] [--loom 0]       which seeded bug is caught by what
-  figures   [--long 1] [--loom 0]                   all of it, and the two tables of it";
+  teeth     [--bug NAME] [--some N] [--all 1] [--loom 0]
+                                                    which seeded bug is caught by what
+  figures   [--long 1] [--some N] [--loom 0]        all of it, and the two tables of it";
 
 /// What a method is told, and what it says.
 pub(crate) struct Run {

@@ -73,8 +73,13 @@ pub(crate) fn run(run: &Run) -> bool {
     let is_chosen = |bug: &str, method| {
         (only.is_empty() || only == bug) && (with_loom || !matches!(method, Loom(_)))
     };
+    let mut bugs: Vec<_> = BUGS.iter().filter(|(bug, _, how)| is_chosen(bug, how[0])).collect();
+    let (some, mut random) = (run.number("some", 0) as usize, run.random());
+    while some > 0 && bugs.len() > some {
+        bugs.swap_remove(random.below(bugs.len() as u64) as usize);
+    }
     let (mut caught, mut missed, mut skipped) = (0, 0, 0);
-    for (bug, what, methods) in BUGS.iter().filter(|(bug, _, how)| is_chosen(bug, how[0])) {
+    for (bug, what, methods) in bugs {
         let mut outcomes = Vec::new();
         for method in *methods {
             let started = Instant::now();
