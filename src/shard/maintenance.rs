@@ -32,7 +32,9 @@ impl Writer {
         let missing = next.populated.max(tail)..ahead.min(capacity);
         next.populated = next.populated.max(missing.end);
         let share = f64::from(tail) / f64::from(capacity);
-        let is_fast = next.bound_at.elapsed() < FAST.mul_f64(share);
+        // Where puts are synced one by one, each sync would write all of a large folio.
+        let is_synced = self.watermark.get() > segment.start();
+        let is_fast = !is_synced && next.bound_at.elapsed() < FAST.mul_f64(share);
         let wanted =
             next.spare.is_none() && !next.closed && !next.making && (is_fast || share > 0.25);
         next.making |= wanted;
