@@ -24,6 +24,19 @@ pub(crate) struct Args {
     json: bool,
 }
 
+// One application of a stream. (Not a doc comment: it would be the help of each verb.)
+#[derive(clap::Args)]
+pub(crate) struct Place {
+    /// The directory of the stream.
+    pub(crate) dir: PathBuf,
+    /// The application.
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub(crate) app: String,
+    /// Write a JSON object a line; the numbers of records are strings.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let stream = Stream::open_read_only(&args.dir)?;
     let mut text = String::new();

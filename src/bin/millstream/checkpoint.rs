@@ -1,12 +1,10 @@
 //! `millstream checkpoint`: how far an application is, and setting it back or forward.
 
-use std::path::PathBuf;
-
 use clap::Subcommand;
 use millstream::{Application, Checkpoint, SequenceNumber, ShardId, StartingPosition, Stream};
 use serde_json::json;
 
-use crate::apps::{existing, parse_name};
+use crate::apps::{Place, existing};
 use crate::failure::{Exit, Failure, Result};
 use crate::offset::Offset;
 use crate::output;
@@ -57,18 +55,6 @@ Example:
 Example:
   millstream checkpoint reset data/orders --app load --reason 'the table was dropped'")]
     Reset(Reset),
-}
-
-#[derive(clap::Args)]
-struct Place {
-    /// The directory of the stream.
-    dir: PathBuf,
-    /// The application.
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    app: String,
-    /// Write a JSON object a line; sequence numbers are strings.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(clap::Args)]

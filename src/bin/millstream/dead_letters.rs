@@ -1,12 +1,12 @@
 //! `millstream dead-letters`: the records that an application could not process.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Subcommand;
 use millstream::{DeadLetter, DeadLetters, SequenceNumber, Stream};
 use serde_json::{Value, json};
 
-use crate::apps::parse_name;
+use crate::apps::Place;
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::record_format::data_as_json;
@@ -49,18 +49,6 @@ It needs the stream for itself: exit code 3 if another process puts to it.")]
 Example:
   millstream dead-letters drop data/orders --app load 4096")]
     Drop(Choice),
-}
-
-#[derive(clap::Args)]
-struct Place {
-    /// The directory of the stream.
-    dir: PathBuf,
-    /// The application that could not process them.
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    app: String,
-    /// Write a JSON object a line; numbers of records are strings.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(clap::Args)]
