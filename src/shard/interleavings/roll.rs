@@ -2,11 +2,11 @@
 
 use super::*;
 
-#[test]
-fn two_producers_cross_a_roll() {
+/// Two producers put a record each in segments of this many bytes, beside a reader.
+fn cross_a_roll(what: &str, bytes: u64) {
     let files = Files::new();
-    explore("two producers over a roll, and a reader", move || {
-        let shard = files.shard(2 * FRAME);
+    explore(what, move || {
+        let shard = files.shard(bytes);
         let producers = [producer(&shard, [1]), producer(&shard, [2])];
         let mut seen = Vec::new();
         read_on(&shard, start(), &mut seen);
@@ -16,16 +16,13 @@ fn two_producers_cross_a_roll() {
 }
 
 #[test]
+fn two_producers_cross_a_roll() {
+    cross_a_roll("two producers over a roll, and a reader", 2 * FRAME);
+}
+
+#[test]
 fn a_roll_pads_what_is_left_of_a_segment() {
-    let files = Files::new();
-    explore("two producers over a roll with a pad", move || {
-        let shard = files.shard(2 * FRAME + 32);
-        let producers = [producer(&shard, [1]), producer(&shard, [2])];
-        let mut seen = Vec::new();
-        read_on(&shard, start(), &mut seen);
-        let placed = producers.map(|producer| producer.join().unwrap());
-        check(&shard, &placed, &seen);
-    });
+    cross_a_roll("two producers over a roll with a pad", 2 * FRAME + 32);
 }
 
 #[test]
