@@ -2,25 +2,23 @@
 //! memory-mapped files, and workers that never skip a record. No server, no broker.
 //!
 //! A [`Stream`] is a directory. [`put`](Stream::put) appends a record to one of its shards, chosen
-//! by the hash of the record's partition key; a [`WorkerPool`] consumes all shards, each in order,
-//! and keeps checkpoints in files, so that it goes on where it stopped, whatever stopped it.
+//! by the hash of the record's partition key. A [`WorkerPool`] consumes all shards, each in order,
+//! and keeps checkpoints in files, so that it resumes where it stopped, whatever stopped it.
 //!
 //! ```
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let path = dir.path().join("clicks");
 //! use std::time::Duration;
-//! use millstream::{Batch, Checkpointer, ProcessorError, Stream, WorkerPool};
+//! use millstream::{Stream, WorkerPool};
 //!
 //! let stream = Stream::builder(&path).shards(4).open()?;
 //! stream.put("customer-7", "clicked")?;
 //!
-//! let pool = WorkerPool::builder("billing", &stream).start(|_shard| {
-//!     |records: &Batch, _: &mut Checkpointer<'_>| -> Result<(), ProcessorError> {
-//!         for record in records {
-//!             println!("{}: {} bytes", record.partition_key(), record.data().len());
-//!         }
-//!         Ok(()) // These are checkpointed now. An error or a panic: the same ones come again.
+//! let pool = WorkerPool::builder("billing", &stream).for_each_batch(|batch| {
+//!     for record in batch {
+//!         println!("{}: {} bytes", record.partition_key(), record.data().len());
 //!     }
+//!     Ok(()) // Checkpointed. After an error or a panic the same records come again.
 //! })?;
 //! assert!(pool.wait_until_idle(Duration::from_secs(10)));
 //! pool.shutdown(Duration::from_secs(10));
@@ -33,23 +31,23 @@
 //! |---|---|
 //! | create or open a stream | [`Stream::builder`], [`Stream::open_read_only`] |
 //! | put records | [`Stream::put`], [`Stream::put_batch`], [`Stream::put_with`] |
-//! | put on a condition | [`Stream::put_if`], [`Stream::put_after`] |
+//! | put only if nobody else did | [`Stream::put_if`], [`Stream::put_after`] |
 //! | choose what an acknowledgement promises | [`Durability`] |
 //! | consume all shards | [`WorkerPool`], [`RecordProcessor`], [`Checkpointer`] |
-//! | watch how it is going | [`WorkerPool::status`], [`WorkerPool::metrics`] |
-//! | put records aside that cannot be processed | [`OnPoison`], [`DeadLetters`] |
-//! | put records elsewhere by the bundle | [`Emitter`], [`JsonLines`] |
+//! | watch a pool | [`WorkerPool::status`], [`WorkerPool::metrics`] |
+//! | set records aside that cannot be processed | [`OnPoison`], [`DeadLetters`] |
+//! | send records elsewhere in bundles | [`Emitter`], [`JsonLines`] |
 //! | read all shards as one, or one key | [`Stream::scan`], [`Stream::scan_key`] |
-//! | see how far an application is, set it back or forward | [`Application`] |
+//! | see how far an application is, move it back or forward | [`Application`] |
 //! | read a shard yourself | [`Stream::shard_iterator`], [`Stream::get_records`] |
 //! | change the number of shards | [`Stream::reshard_to`], [`split_shard`](Stream::split_shard) |
-//! | see what there is | [`Stream::describe`], [`Stream::shards_with`], [`Stream::children`] |
+//! | see what a stream has | [`Stream::describe`], [`Stream::shards_with`], [`Stream::children`] |
 //! | decide how long records are kept | [`Retention`], [`Stream::trim`] |
-//! | look for damage in all files of a stream | [`verify()`] |
+//! | look for damage in a stream's files | [`verify()`] |
 //! | see the bytes of a segment explained | [`inspect_segment`] |
 //! | set damage aside and go on | [`repair()`] |
 //! | know what can go wrong | [`Error`] |
-//! | be shown around, find how to do something | [`manual::tour`], [`manual::howto`] |
+//! | be shown around, find a recipe | [`manual::tour`], [`manual::howto`] |
 //! | know what you may rely on | [guarantees](manual::guarantees), [defaults](manual::defaults) |
 //! | make it faster | [`manual::tuning`] |
 //! | use the command line in scripts | [`manual::command_line`] |

@@ -11,14 +11,14 @@ use crate::format::names::APPLICATIONS;
 use crate::lineage::ShardInfo;
 use crate::os::clock::Ticker;
 use crate::position::StartingPosition;
-use crate::record::Limit;
+use crate::record::{Batch, Limit};
 use crate::stream::Stream;
-use crate::worker::checkpoint::CheckpointPolicy;
+use crate::worker::checkpoint::{CheckpointPolicy, Checkpointer};
 use crate::worker::control_table::ControlTable;
 use crate::worker::linger::Linger;
 use crate::worker::poison::OnPoison;
 use crate::worker::pool::{self, WorkerPool};
-use crate::worker::processor::RecordProcessor;
+use crate::worker::processor::{ProcessorError, RecordProcessor};
 
 /// Starts a [`WorkerPool`]; made by [`WorkerPool::builder`].
 #[derive(Clone, Debug)]
@@ -255,6 +255,46 @@ impl WorkerPoolBuilder {
     /// The clock of the pool.
     pub(super) fn ticker(&self) -> Ticker {
         self.options.ticker.clone()
+    }
+
+    /// Starts the threads, which give each batch of every shard to `process`: for processing that
+    /// needs no state of its own for a shard, and no checkpointer. Otherwise, see
+    /// [`start`](Self::start).
+    ///
+    /// A batch for which it returns `Ok` is checkpointed as the
+    /// [policy](Self::checkpoints) says; after an error or a panic the same records come again.
+    /// Batches of several shards are processed at the same time.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// use std::time::Duration;
+    /// use millstream::WorkerPool;
+    ///
+    /// stream.put("customer-7", "12")?;
+    /// let pool = WorkerPool::builder("billing", &stream).for_each_batch(|batch| {
+    ///     for record in batch {
+    ///         let amount: u32 = std::str::from_utf8(record.data())?.parse()?;
+    ///         println!("{} {}: {amount}", batch.shard(), record.partition_key());
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// assert!(pool.wait_until_idle(Duration::from_secs(10)));
+    /// assert_eq!(pool.status()[0].records_processed, 1);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn for_each_batch<F>(self, process: F) -> Result<WorkerPool>
+    where
+        F: Fn(&Batch) -> Result<(), ProcessorError> + Send + Sync + 'static,
+    {
+        let process = Arc::new(process);
+        self.start(move |_| {
+            let process = Arc::clone(&process);
+            move |batch: &Batch, _: &mut Checkpointer<'_>| process(batch)
+        })
     }
 
     /// Starts the threads, which consume every shard with a processor that `factory` makes for it.

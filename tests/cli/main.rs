@@ -10,6 +10,7 @@ mod harness;
 mod lag;
 mod overview;
 mod put;
+mod readme;
 mod reshard;
 mod retention;
 mod shape;
