@@ -59,6 +59,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod batch;
 mod error;
 mod format;
 #[cfg(any(test, fuzzing))]
@@ -83,6 +84,7 @@ mod verify;
 mod wait_strategy;
 mod worker;
 
+pub use batch::{Batch, Iter};
 pub use error::{Error, Result};
 pub use hash_key::{HashAlgorithm, HashKey, HashKeyRange};
 pub use lineage::{ShardFilter, ShardInfo};
@@ -90,7 +92,7 @@ pub use metrics::{ShardCounts, ShardMetrics, Snapshot};
 pub use os::clock::Clock;
 pub use position::{AwsSequenceNumber, SequenceNumber, ShardId, StartingPosition};
 pub use record::{
-    Batch, DEFAULT_MAX_RECORD_BYTES, Durability, Gap, Iter, Lag, Limit, MAX_OPEN_SHARDS,
+    DEFAULT_MAX_RECORD_BYTES, Durability, Gap, Lag, Limit, MAX_OPEN_SHARDS,
     MAX_PARTITION_KEY_CHARS, MAX_RECORD_BYTES, PutRecord, Receipt, Record,
 };
 pub use repair::{Remedy, Repair, Repaired, plan_repair, repair};

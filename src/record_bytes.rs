@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::record::{Batch, Pages, Record};
+use crate::batch::{Batch, Pages};
+use crate::record::Record;
 
 /// Bytes of a segment, which they keep mapped.
 struct Kept {

@@ -6,12 +6,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::{Scratch, options, repair_frame, repair_row};
+use crate::batch::Batch;
 use crate::error::Result;
 use crate::format::put;
 use crate::format::segment_header::{SEAL_AT, SEAL_LEN, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::hash_key::HashKey;
 use crate::position::{ShardId, StartingPosition};
-use crate::record::{Batch, Durability, Key, Limit, PutRecord};
+use crate::record::{Durability, Key, Limit, PutRecord};
 use crate::repair::{plan_repair, repair};
 use crate::shard::cursor::Place;
 use crate::shard::index::Index;

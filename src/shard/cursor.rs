@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::batch::{Batch, Entry};
 use crate::error::Result;
 use crate::format::frame::{HEADER_LEN, Header};
 use crate::format::segment_header::{SEGMENT_HEADER_LEN, SealKind};
-use crate::record::{Batch, Entry, Limit};
+use crate::record::Limit;
 use crate::shard::recovery::Found;
 use crate::shard::segment::{Segment, Step};
 use crate::shard::{Log, Tip};

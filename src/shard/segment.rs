@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::batch::Pages;
 use crate::error::{Error, Result};
 use crate::format::frame::{self, Header, State, Word};
 use crate::format::search::{Frame, Image, Search};
@@ -16,7 +17,6 @@ use crate::format::segment_header::{
 };
 use crate::os::fs;
 use crate::os::mmap::Map;
-use crate::record::Pages;
 use crate::shard::recovery::{self, Found};
 
 /// How far ahead of a record the cache lines are fetched for the ones to come.

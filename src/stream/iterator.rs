@@ -5,13 +5,14 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::frame::Header;
 use crate::format::segment_header::SEGMENT_HEADER_LEN;
 use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
-use crate::record::{Batch, Gap, Lag, Limit};
+use crate::record::{Gap, Lag, Limit};
 use crate::shard::Shard;
 use crate::shard::cursor::{Place, Reading};
 use crate::stream::Stream;

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::batch::Batch;
 use crate::position::{SequenceNumber, ShardId};
-use crate::record::{Batch, Gap, Record};
+use crate::record::{Gap, Record};
 use crate::stream::ShardIterator;
 
 /// A record that a [`Scan`](crate::Scan) has read; keeps the memory alive that it lies in.

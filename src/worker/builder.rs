@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::control_row::MAX_LANES;
 use crate::format::names::APPLICATIONS;
 use crate::lineage::ShardInfo;
 use crate::os::clock::Ticker;
 use crate::position::StartingPosition;
-use crate::record::{Batch, Limit};
+use crate::record::Limit;
 use crate::stream::Stream;
 use crate::worker::checkpoint::{CheckpointPolicy, Checkpointer};
 use crate::worker::control_table::ControlTable;

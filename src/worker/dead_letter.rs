@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::names::{APPLICATIONS, DEAD_LETTERS};
 use crate::hash_key::HashKey;
 use crate::os::fs;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
-use crate::record::{Batch, Durability, Limit, MAX_RECORD_BYTES, PutRecord, Receipt, Record};
+use crate::record::{Durability, Limit, MAX_RECORD_BYTES, PutRecord, Receipt, Record};
 use crate::stream::Stream;
 use crate::worker::control_table::check_name;
 

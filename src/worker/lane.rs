@@ -14,10 +14,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::batch::Batch;
 use crate::error::Result;
 use crate::format::control_row::PendingRow;
 use crate::position::{SequenceNumber, ShardId};
-use crate::record::{Batch, Limit, Record};
+use crate::record::{Limit, Record};
 use crate::worker::checkpoint::Checkpoint;
 use crate::worker::lease::Lease;
 use crate::worker::source::Source;

@@ -6,8 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::batch::Batch;
 use crate::error::Result;
-use crate::record::{Batch, Lag, Limit};
+use crate::record::{Lag, Limit};
 
 /// When a batch is given.
 #[derive(Clone, Copy, Debug)]

@@ -8,8 +8,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::batch::Batch;
 use crate::position::SequenceNumber;
-use crate::record::Batch;
 
 /// What becomes of a record that cannot be processed: one that fails alone, time after time. It is
 /// looked for by halving the batch that fails, see

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::batch::Batch;
 use crate::lineage::ShardInfo;
 use crate::position::SequenceNumber;
-use crate::record::Batch;
 use crate::worker::checkpoint::{Checkpoint, Checkpointer, PendingCheckpoint};
 
 /// Whatever made a processor fail.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use crate::batch::Batch;
 use crate::error::Result;
 use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
 use crate::position::{ShardId, StartingPosition};
-use crate::record::{Batch, Lag, Limit};
+use crate::record::{Lag, Limit};
 use crate::stream::{ShardIterator, Stream};
 
 /// What a pool consumes: shards with lineage, cursors that read them, and word of news.

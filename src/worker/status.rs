@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::batch::Batch;
 use crate::error::Result;
 use crate::metrics::{ShardCounts, ShardMetrics, Snapshot};
 use crate::os::signal::Event;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
-use crate::record::{Batch, Lag};
+use crate::record::Lag;
 #[cfg(feature = "serde")]
 use crate::serialization::option_as_ms;
 use crate::worker::callback::Callback;

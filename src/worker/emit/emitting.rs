@@ -5,9 +5,9 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::{EmitBuffer, Emitter};
+use crate::batch::Batch;
 use crate::os::clock::Ticker;
 use crate::position::SequenceNumber;
-use crate::record::Batch;
 use crate::worker::checkpoint::Checkpointer;
 use crate::worker::processor::{Initialization, ProcessorError, RecordProcessor};
 

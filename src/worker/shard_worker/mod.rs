@@ -7,11 +7,12 @@ mod last_turn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::batch::Batch;
 use crate::error::Result;
 use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
 use crate::position::{SequenceNumber, StartingPosition};
-use crate::record::{Batch, Gap, Limit};
+use crate::record::{Gap, Limit};
 use crate::worker::builder::Options;
 use crate::worker::callback::PROCESS_RECORDS;
 use crate::worker::checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer, PendingCheckpoint};

@@ -28,10 +28,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
+use crate::batch::Batch;
 use crate::error::Result;
 use crate::lineage::ShardInfo;
 use crate::position::{SequenceNumber, ShardId};
-use crate::record::{Batch, Limit};
+use crate::record::Limit;
 use crate::worker::builder::{Options, RetryDelay};
 use crate::worker::control_table::ControlTable;
 use crate::worker::lease::Lease;

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::batch::{Batch, Entry, Pages};
 use crate::error::{Error, Result};
 use crate::hash_key::HashKeyRange;
 use crate::lineage::ShardInfo;
 use crate::os::signal::{Bell, Event};
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
-use crate::record::{Batch, Entry, Lag, Limit, Pages};
+use crate::record::{Lag, Limit};
 use crate::worker::source::Source;
 
 #[derive(Default)]
