@@ -76,6 +76,7 @@ mod record;
 mod record_bytes;
 mod repair;
 mod retention;
+mod seeded;
 #[cfg(feature = "serde")]
 mod serialization;
 mod shard;

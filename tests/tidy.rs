@@ -181,6 +181,24 @@ fn the_library_prints_nothing_and_leaves_nothing_undone() {
     }
 }
 
+#[test]
+fn every_seeded_bug_has_to_be_caught_and_is_told_of() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let said = ["tests/torture/teeth.rs", "src/manual/testing.md"]
+        .map(|file| fs::read_to_string(root.join(file)).unwrap());
+    let sources = source_files();
+    let bugs: Vec<_> = sources
+        .iter()
+        .flat_map(|(_, text)| text.split("bug(\"").skip(1))
+        .map(|rest| rest.split('"').next().unwrap())
+        .collect();
+    assert!(bugs.len() >= 19, "the bugs were found: {bugs:?}");
+    for bug in bugs {
+        assert!(said[0].contains(&format!("\"{bug}\"")), "{bug} is not in teeth.rs");
+        assert!(said[1].contains(&format!("| `{bug}` |")), "{bug} is not in the manual");
+    }
+}
+
 /// The text of all tests, in `src/` and `tests/`.
 fn all_tests() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");

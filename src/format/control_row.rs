@@ -33,6 +33,7 @@ use std::ops::Range;
 
 use super::{put, u32_at, u64_at};
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
+use crate::seeded::bug;
 
 /// One slot: a sector.
 pub(crate) const SLOT_LEN: usize = 512;
@@ -124,7 +125,7 @@ impl ControlRow {
 
     /// Where in the file the row goes.
     pub(crate) fn offset(&self) -> usize {
-        let slots = if cfg!(millstream_bug = "slot_not_alternated") { 1 } else { 2 };
+        let slots = if bug("slot_not_alternated") { 1 } else { 2 };
         (self.generation % slots) as usize * SLOT_LEN
     }
 }

@@ -28,6 +28,7 @@ use std::sync::LazyLock;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{put, u32_at, u64_at};
+use crate::seeded::bug;
 
 /// Frames begin at multiples of this many bytes.
 pub(crate) const UNIT: u32 = 32;
@@ -222,7 +223,7 @@ pub(crate) fn checksum(
     key_xxh3: u128,
     data_sum: u32,
 ) -> u32 {
-    let salt = if cfg!(millstream_bug = "salt_left_out") { 0 } else { salt };
+    let salt = if bug("salt_left_out") { 0 } else { salt };
     let first = (u64::from(word.0) << 32) | u64::from(salt);
     let parts = [first, fields[0], fields[1], fields[2], key_xxh3 as u64];
     let sum = parts

@@ -9,6 +9,7 @@ use rustix::fs::{FallocateFlags, OFlags};
 use rustix::process::{Resource, getrlimit};
 
 use crate::error::{Error, Result};
+use crate::seeded::bug;
 
 /// Files are for their owner alone.
 const FILE_MODE: u32 = 0o600;
@@ -59,8 +60,7 @@ pub(crate) fn create_new(path: &Path) -> Result<File> {
 pub(crate) fn open_if_any(path: &Path) -> Result<Option<File>> {
     match open_read(path) {
         Err(Error::Io { source, .. })
-            if source.kind() == io::ErrorKind::NotFound
-                || cfg!(millstream_bug = "missing_on_eio") =>
+            if source.kind() == io::ErrorKind::NotFound || bug("missing_on_eio") =>
         {
             Ok(None)
         }
@@ -141,7 +141,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&fresh);
         return Err(error);
     }
-    if cfg!(millstream_bug = "rename_not_synced") {
+    if bug("rename_not_synced") {
         return Ok(());
     }
     if let Some(parent) = path.parent() {
@@ -172,7 +172,7 @@ pub(crate) fn set_len(file: &File, path: &Path, len: u64) -> Result<()> {
 /// Removes a file, if there is one. Whoever has it mapped reads on.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     step();
-    if cfg!(millstream_bug = "cut_under_a_reader") {
+    if bug("cut_under_a_reader") {
         let _ = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0));
     }
     match fs::remove_file(path) {
@@ -284,7 +284,7 @@ pub(crate) fn allocate(file: &File, path: &Path, len: u64) -> Result<()> {
     if getrlimit(Resource::Fsize).current.is_some_and(|limit| len > limit) {
         return Err(Error::io("allocate", path, rustix::io::Errno::FBIG.into()));
     }
-    if cfg!(millstream_bug = "sparse_segment") {
+    if bug("sparse_segment") {
         return set_len(file, path, len);
     }
     loop {

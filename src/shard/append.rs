@@ -4,6 +4,7 @@ use crate::format::frame::{self, CHECKSUM_AT, DataSum, HEADER_LEN, Header, State
 use crate::os::mmap::Window;
 use crate::os::sync::atomic::Ordering;
 use crate::record::Key;
+use crate::seeded::bug;
 
 /// A record longer than this is copied in pieces of this size, each one checksummed while it is in
 /// the cache: a copy of 2 KiB and more is many times slower for some distances between source and
@@ -185,7 +186,7 @@ impl Claimed {
     /// Publishes the frame at `offset`, which is written, and goes on behind it.
     #[inline]
     fn release(&mut self, word: Word, frames: u32) {
-        let is_relaxed = cfg!(millstream_bug = "relaxed_publish");
+        let is_relaxed = bug("relaxed_publish");
         let order = if is_relaxed { Ordering::Relaxed } else { Ordering::Release };
         self.window.word(self.offset as usize).store(word.0, order);
         self.offset += word.frame_len();

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::os::sync::atomic::{AtomicU64, Ordering};
 use crate::os::sync::{Condvar, Mutex};
 use crate::position::ShardId;
+use crate::seeded::bug;
 
 /// How far a shard is durable.
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl Watermark {
             }
             Err(error) => {
                 let cause = error.to_string();
-                if cfg!(not(millstream_bug = "sync_tried_again")) {
+                if !bug("sync_tried_again") {
                     state.failed = Some(cause.clone());
                 }
                 Err(self.poisoned(cause))

@@ -36,6 +36,7 @@ use crate::os::fs;
 use crate::os::signal::Event;
 use crate::position::ShardId;
 use crate::record::{Key, Lag, Limit};
+use crate::seeded::bug;
 use crate::shard::append::{Copied, Fill, InPlace};
 use crate::shard::cursor::{Place, Reading};
 use crate::shard::horizon::Horizon;
@@ -247,7 +248,7 @@ impl Shard {
 
     /// Returns when everything below `address`, which was claimed, is durable.
     pub(crate) fn sync_to(&self, address: u64) -> Result<()> {
-        if cfg!(millstream_bug = "ack_before_sync") {
+        if bug("ack_before_sync") {
             return Ok(());
         }
         self.writer()?.sync_to(address)

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::format::segment_header::{End, MAX_RECOVERED, SEGMENT_HEADER_LEN, SegmentHeader};
 use crate::os::fs;
+use crate::seeded::bug;
 use crate::shard::Log;
 use crate::shard::recovery::{self, Found};
 use crate::shard::ring::Bound;
@@ -78,11 +79,7 @@ impl Next {
             base: limit.max(log.start),
             ordinal: end.map_or(trimmed.frames, |end| end.first_ordinal + u64::from(end.frames)),
             size: last.map_or(FIRST_SEGMENT_BYTES, |last| last.header.capacity * GROWTH),
-            recovered: if cfg!(millstream_bug = "end_not_told") {
-                Vec::new()
-            } else {
-                recovered[skip..].to_vec()
-            },
+            recovered: if bug("end_not_told") { Vec::new() } else { recovered[skip..].to_vec() },
             unused: segments
                 .iter()
                 .filter(|found| found.is_unused())

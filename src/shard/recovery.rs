@@ -24,6 +24,7 @@ use crate::format::segment_header::{
 };
 use crate::os::fs;
 use crate::position::ShardId;
+use crate::seeded::bug;
 use crate::shard::Log;
 use crate::shard::segment::{Access, Fate, Segment, Step, base_of, file_name};
 
@@ -252,7 +253,7 @@ pub(super) fn truth(
     loop {
         let (at, step) = next_whole(offset);
         is_whole &= at == offset;
-        if cfg!(millstream_bug = "stops_at_hole") && !is_whole {
+        if bug("stops_at_hole") && !is_whole {
             return (end, whole_to);
         }
         offset = match step {

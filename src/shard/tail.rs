@@ -17,6 +17,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::format::frame::UNIT;
 use crate::os::sync::atomic::{AtomicU64, Ordering};
+use crate::seeded::bug;
 
 /// Where the units of every segment end. Claims beyond it add up to 2^31 units more before they
 /// could be mistaken; each thread adds at most one record's before it waits for the next segment.
@@ -96,7 +97,7 @@ impl Tail {
     #[inline]
     pub(crate) fn claim(&self, units: u32, frames: u32) -> Grant {
         let claim = u64::from(frames) << 32 | u64::from(units);
-        let mark = if cfg!(millstream_bug = "claim_in_two_steps") {
+        let mark = if bug("claim_in_two_steps") {
             let mark = self.mark();
             self.0.store(mark.0 + claim, Ordering::Release);
             mark

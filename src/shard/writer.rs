@@ -15,6 +15,7 @@ use crate::os::fs;
 use crate::os::signal::{Bell, Event};
 use crate::os::sync::{Condvar, Mutex, MutexGuard, yield_now};
 use crate::record::Key;
+use crate::seeded::bug;
 use crate::shard::append::{Claim, Fill};
 use crate::shard::cursor::Place;
 use crate::shard::flush::Watermark;
@@ -176,7 +177,7 @@ impl Writer {
                     // If there was no room for a larger one, this one is still good for others;
                     // unless the larger one had taken its name already.
                     next.spare = too_small.filter(|(spare, _)| {
-                        cfg!(millstream_bug = "spare_without_name")
+                        bug("spare_without_name")
                             || recovery::is_still(&log.directory, Some(&spare.header))
                                 .unwrap_or(false)
                     });
@@ -243,7 +244,7 @@ impl Writer {
             }
             let start = segment.offset(durable.max(segment.start()));
             let (mut offset, mut ended) = segment.published();
-            if cfg!(millstream_bug = "ack_own_bytes") {
+            if bug("ack_own_bytes") {
                 offset = offset.max(segment.offset(address.min(segment.limit())));
             }
             while !ended && segment.address(offset) < address {
@@ -252,7 +253,7 @@ impl Writer {
                 (offset, ended) = segment.published();
             }
             // With the frame that says where the segment ends, if it is there.
-            let pad = match ended && cfg!(not(millstream_bug = "pad_not_synced")) {
+            let pad = match ended && !bug("pad_not_synced") {
                 true => HEADER_LEN,
                 false => 0,
             };

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::format::control_row::ControlRow;
 use crate::lineage::ShardInfo;
 use crate::position::{ShardId, StartingPosition};
+use crate::seeded::bug;
 
 /// The shards, and what is known of their rows.
 pub(super) struct Rows<'a> {
@@ -44,7 +45,7 @@ impl Rows<'_> {
     /// Whether the shard may be consumed, given those that are finished.
     pub(super) fn may_begin(&self, shard: &ShardInfo, finished: &BTreeSet<ShardId>) -> bool {
         let is_done = |parent| finished.contains(&parent) || !self.shards.contains_key(&parent);
-        cfg!(millstream_bug = "child_before_parent") || shard.parents().all(is_done)
+        bug("child_before_parent") || shard.parents().all(is_done)
     }
 
     /// The shards whose rows can be dropped, one after the other.

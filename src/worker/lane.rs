@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::format::control_row::PendingRow;
 use crate::position::{SequenceNumber, ShardId};
 use crate::record::{Limit, Record};
+use crate::seeded::bug;
 use crate::worker::checkpoint::Checkpoint;
 use crate::worker::lease::Lease;
 use crate::worker::source::Source;
@@ -182,7 +183,7 @@ impl Lanes {
     fn store(&mut self, always: bool) -> Result<()> {
         let open = self.progress.iter().filter(|lane| !lane.has_ended).map(|lane| lane.checkpoint);
         let place = |checkpoint: &Checkpoint| checkpoint.place();
-        let last = match cfg!(millstream_bug = "highest_lane") {
+        let last = match bug("highest_lane") {
             true => open.max_by_key(place),
             false => open.min_by_key(place),
         };

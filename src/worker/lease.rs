@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::format::control_row::{ControlRow, PendingRow};
 use crate::lineage::ShardInfo;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
+use crate::seeded::bug;
 use crate::worker::checkpoint::Checkpoint;
 use crate::worker::lease_table::LeaseTable;
 use crate::worker::source::Source;
@@ -99,8 +100,7 @@ impl Lease {
             // It was read while others wrote; what this one has written was there before.
             return Ok(());
         }
-        let is_taken =
-            row.epoch != self.row.epoch && cfg!(not(millstream_bug = "epoch_not_checked"));
+        let is_taken = row.epoch != self.row.epoch && !bug("epoch_not_checked");
         if self.is_lost || is_taken {
             self.is_lost = true;
             return Err(Error::LeaseLost { shard: self.shard });

@@ -40,7 +40,7 @@ usage: torture METHOD [--seed N] [--NAME VALUE]...
   powercut  [--cycles 20] [--disk ext4|xfs] [--options MOUNT_OPTIONS]
                                                     the same, and cut their disk off from power
   blocks    [--images 24] [--disk ext4|xfs]         cut it off with any of its last writes done
-  syscalls  [--rounds 1]                            have each call to the system fail once
+  syscalls  [--rounds 1] [--call NAME]              have each call to the system fail once
   faults    [--cycles 40]                           have too little room, descriptors, memory
   soak      [--seconds 5]                           producers, workers, reshards, restarts
   teeth     [--bug NAME] [--some N] [--all 1] [--loom 0]

@@ -54,9 +54,11 @@ pub(crate) fn run(run: &Run) -> bool {
         return disk::skip("syscalls", "there is no strace");
     }
     let (mut random, mut sum) = (run.random(), Sum::default());
+    let only = run.option("call", "");
+    let calls = CALLS.into_iter().filter(|(call, _)| only.is_empty() || *call == only);
     for _ in 0..run.number("rounds", 1) {
         let seed = random.next();
-        for (call, errors) in CALLS {
+        for (call, errors) in calls.clone() {
             for error in errors {
                 for when in 1.. {
                     match fail_once(seed, call, error, when, &mut sum) {
@@ -75,7 +77,7 @@ pub(crate) fn run(run: &Run) -> bool {
         &format!(
             "{failures} failures of {} calls, {went_on} without consequence, {refused} refused, \
              {acknowledged} acknowledged, 0 anomalies",
-            CALLS.len()
+            calls.count()
         ),
     );
     true

@@ -1,4 +1,4 @@
-//! Seeded bugs: lines in the library's own code that are there only under `cfg(millstream_bug)`.
+//! Seeded bugs: lines in the library's own code that are there only under `cfg(millstream_bugs)`.
 //! Each one has to be caught, or the methods have no teeth.
 
 use std::fmt;
@@ -30,23 +30,38 @@ const KILL: Method = Torture(&["kill", "--cycles", "300"]);
 const POWER_CUT: Method = Torture(&["powercut", "--cycles", "300"]);
 const BLOCKS: Method = Torture(&["blocks", "--images", "600"]);
 const FAULTS: Method = Torture(&["faults", "--cycles", "400"]);
-const SYSCALLS: Method = Torture(&["syscalls"]);
-const LOOM: Method = Loom("interleavings::");
-const SHUTTLE: Method = Shuttle("interleavings::");
+const MSYNC: Method = Torture(&["syscalls", "--call", "msync"]);
+const OPENAT: Method = Torture(&["syscalls", "--call", "openat"]);
 const SUBSETS: Method = Unit("shard::images::");
 
-/// The bugs, what they are, and by what each is to be caught.
+/// The bugs, what they are, and by what each is to be caught; the quickest is the first.
 const BUGS: [(&str, &str, &[Method]); 19] = [
     ("ack_before_sync", "a put is acknowledged before it is synced", &[POWER_CUT, BLOCKS]),
-    ("ack_own_bytes", "a sync does not wait for what others write before", &[LOOM, SHUTTLE]),
-    ("relaxed_publish", "a frame is published without an order", &[LOOM]),
-    ("claim_in_two_steps", "a claim is a load and a store", &[LOOM, SHUTTLE, KILL]),
-    ("pad_not_synced", "where a segment ends is not synced", &[LOOM, SHUTTLE, POWER_CUT, BLOCKS]),
+    (
+        "ack_own_bytes",
+        "a sync does not wait for what others write before",
+        &[Loom("group_commit"), Shuttle("shard::interleavings")],
+    ),
+    ("relaxed_publish", "a frame is published without an order", &[Loom("one_segment")]),
+    (
+        "claim_in_two_steps",
+        "a claim is a load and a store",
+        &[Loom("interleavings::end"), Shuttle("shard::interleavings"), KILL],
+    ),
+    (
+        "pad_not_synced",
+        "where a segment ends is not synced",
+        &[Loom("group_commit"), Shuttle("group_commit"), POWER_CUT, BLOCKS],
+    ),
     ("stops_at_hole", "recovery stops at the first hole", &[SUBSETS, KILL]),
     ("end_not_told", "where a torn segment ended is not told", &[SUBSETS]),
     ("salt_left_out", "checksums do not begin from the salt", &[SUBSETS]),
-    ("sync_tried_again", "a failed sync is tried again", &[LOOM, SHUTTLE, SYSCALLS]),
-    ("missing_on_eio", "a file that cannot be opened counts as missing", &[SYSCALLS]),
+    (
+        "sync_tried_again",
+        "a failed sync is tried again",
+        &[Loom("group_commit"), Shuttle("group_commit"), MSYNC],
+    ),
+    ("missing_on_eio", "a file that cannot be opened counts as missing", &[OPENAT]),
     ("sparse_segment", "segments are not allocated", &[Test("full_disk"), FAULTS]),
     (
         "spare_without_name",
@@ -61,7 +76,7 @@ const BUGS: [(&str, &str, &[Method]); 19] = [
     (
         "epoch_not_checked",
         "a checkpoint of an old owner is taken",
-        &[Unit("the_old_owner"), SHUTTLE],
+        &[Unit("the_old_owner"), Shuttle("a_lease")],
     ),
     ("highest_lane", "the checkpoint is that of the first lane", &[Unit("worker::tests::lanes")]),
 ];
@@ -153,18 +168,15 @@ fn name(method: Method) -> String {
 fn attack(bug: &str, method: Method, seed: u64) -> Outcome {
     let seed = seed.to_string();
     let (target, arguments) = match method {
-        Unit(tests) | Loom(tests) | Shuttle(tests) => {
-            (&["test", "--locked", "--lib"][..], vec![tests])
+        Unit(tests) | Loom(tests) | Shuttle(tests) => (&["--lib"][..], vec![tests]),
+        Test(file) => (&["--test", file][..], vec![]),
+        Torture(words) => {
+            (&["--test", "torture"][..], [&["--"], words, &["--seed", &seed]].concat())
         }
-        Test(file) => (&["test", "--locked", "--test", file][..], vec![]),
-        Torture(words) => (
-            &["test", "--locked", "--features", "torture", "--test", "torture"][..],
-            [&["--"], words, &["--seed", &seed]].concat(),
-        ),
     };
-    let built = cargo(bug, method, &[target, &["--no-run"]].concat());
+    let built = cargo("", method, &[target, &["--no-run"]].concat());
     let text = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "{bug} cannot be built:\n{text}");
+    assert!(built.status.success(), "cannot be built:\n{text}");
     let output = cargo(bug, method, &[target, &arguments].concat());
     let text = String::from_utf8_lossy(&output.stdout);
     // A test that failed, or an anomaly.
@@ -175,34 +187,38 @@ fn attack(bug: &str, method: Method, seed: u64) -> Outcome {
     Outcome::of(&output, found)
 }
 
-/// Runs cargo with a bug in the library. The other crates are built once for all bugs: only this
-/// package is compiled through a wrapper, which adds the configuration.
+/// Runs cargo with a bug in the library, which is built once for all bugs: see `src/seeded.rs`.
+/// The other crates are those of any build, since only this package is compiled through a wrapper,
+/// which adds the configuration. Models have all bugs in any case.
 fn cargo(bug: &str, method: Method, arguments: &[&str]) -> Output {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new("timeout");
     // A bug may make it hang: that is seen, too.
-    command.arg("300").arg("cargo").args(arguments).current_dir(root);
-    command.env("RUSTC_WORKSPACE_WRAPPER", wrapper(root, bug)).env("RUST_BACKTRACE", "0");
+    command.args(["300", "cargo", "test", "--locked"]).current_dir(root);
+    command.env("MILLSTREAM_BUG", bug).env("RUST_BACKTRACE", "0");
     let model = match method {
-        Loom(_) => Some("loom"),
-        Shuttle(_) => Some("shuttle"),
-        _ => None,
+        Loom(_) => "loom",
+        Shuttle(_) => "shuttle",
+        _ => {
+            command.env("RUSTC_WORKSPACE_WRAPPER", wrapper(root)).arg("--all-features");
+            return command.args(arguments).output().unwrap();
+        }
     };
-    if let Some(model) = model {
-        command.args(["--release"]).env("RUSTFLAGS", format!("--cfg {model}"));
-        command.env("CARGO_TARGET_DIR", root.join("target").join(model));
-        command.env("LOOM_MAX_PREEMPTIONS", "2");
-    }
+    command.arg("--release").args(arguments).env("RUSTFLAGS", format!("--cfg {model}"));
+    command.env("CARGO_TARGET_DIR", root.join("target").join(model));
+    command.env("LOOM_MAX_PREEMPTIONS", "2");
     command.output().unwrap()
 }
 
-/// A program that calls the compiler with a bug.
-fn wrapper(root: &Path, bug: &str) -> PathBuf {
+/// A program that calls the compiler so that bugs can be seeded.
+fn wrapper(root: &Path) -> PathBuf {
     let directory = root.join("target/teeth");
     fs::create_dir_all(&directory).unwrap();
-    let path = directory.join(bug);
-    let script = format!("#!/bin/sh\nexec \"$@\" --cfg 'millstream_bug=\"{bug}\"'\n");
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = directory.join("rustc");
+    // Another run may be using it.
+    if !path.try_exists().unwrap() {
+        fs::write(&path, "#!/bin/sh\nexec \"$@\" --cfg millstream_bugs\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     path
 }

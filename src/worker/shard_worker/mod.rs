@@ -13,6 +13,7 @@ use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
 use crate::position::{SequenceNumber, StartingPosition};
 use crate::record::{Gap, Limit};
+use crate::seeded::bug;
 use crate::worker::builder::Options;
 use crate::worker::callback::PROCESS_RECORDS;
 use crate::worker::checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer, PendingCheckpoint};
@@ -245,7 +246,7 @@ impl<S: Source> ShardWorker<S> {
         if let Some(last) = batch.last_sequence_number() {
             let key = self.lane.key();
             let mut checkpointer = Checkpointer::new(&mut self.lane, Some(through));
-            if cfg!(millstream_bug = "checkpoint_before_processing") {
+            if bug("checkpoint_before_processing") {
                 checkpointer.checkpoint()?;
             }
             // A dead letter is passed over: it comes alone.
