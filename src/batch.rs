@@ -186,6 +186,20 @@ impl Entry {
 }
 
 /// The records of a [`Batch`], in order.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{Limit, ShardId, StartingPosition};
+///
+/// stream.put("customer-7", "clicked")?;
+/// stream.put("customer-7", "left")?;
+/// let iterator = stream.shard_iterator(ShardId::new(0), StartingPosition::TrimHorizon)?;
+/// let batch = stream.get_records(&iterator, Limit::default())?.records;
+/// let newest_first: Vec<_> = batch.iter().rev().map(|record| record.data()).collect();
+/// assert_eq!(newest_first, [&b"left"[..], b"clicked"]);
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Iter<'a> {
     batch: &'a Batch,

@@ -8,10 +8,39 @@ use std::sync::Arc;
 use crate::position::{SequenceNumber, ShardId};
 
 /// The result of everything that can fail here.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+///
+/// fn put_order(stream: &millstream::Stream) -> millstream::Result<()> {
+///     stream.put("customer-7", "an order")?;
+///     stream.flush()
+/// }
+/// put_order(&stream)?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation failed; each variant is something a caller may decide upon, and carries the
 /// evidence.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("clicks");
+/// use millstream::{Error, Stream};
+///
+/// let stream = match Stream::builder(&path).open_existing() {
+///     Err(Error::StreamNotFound { path }) => Stream::builder(path).shards(4).create()?,
+///     opened => opened?,
+/// };
+/// match stream.put("customer-7", vec![0; 2 << 20]) {
+///     Err(Error::RecordTooLarge { len, max }) => assert!(len > max),
+///     Err(Error::DiskFull { path }) => eprintln!("make room for {}", path.display()),
+///     other => drop(other?),
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 // The tag is as wide as what stands beside it: of a narrower one, compilers copy results together

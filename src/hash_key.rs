@@ -64,6 +64,14 @@ impl FromStr for HashKey {
 }
 
 /// The hash keys that a shard owns: `start` to `end`, both included.
+///
+/// ```
+/// use millstream::{HashKey, HashKeyRange};
+///
+/// let lower_half = HashKeyRange::even(2)[0];
+/// assert!(lower_half.contains(HashKey::MIN) && !lower_half.contains(HashKey::MAX));
+/// assert_eq!(HashKeyRange::even(1), [HashKeyRange::FULL]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HashKeyRange {
@@ -124,6 +132,15 @@ impl fmt::Display for HashKeyRange {
 }
 
 /// How a stream hashes partition keys; chosen when the stream is created, for good.
+///
+/// ```
+/// use millstream::{HashAlgorithm, HashKeyRange};
+///
+/// let hash_key = HashAlgorithm::default().hash("customer-7");
+/// // Which of the four shards of a new stream gets the records of this customer.
+/// let shard = HashKeyRange::even(4).iter().position(|range| range.contains(hash_key));
+/// assert_eq!(shard, Some(0));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HashAlgorithm {

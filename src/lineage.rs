@@ -4,6 +4,20 @@ use crate::hash_key::HashKeyRange;
 use crate::position::{SequenceNumber, ShardId};
 
 /// What a stream knows of one of its shards.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::ShardId;
+///
+/// let [_, high] = stream.split_mid(ShardId::new(0))?;
+/// for shard in stream.shards() {
+///     println!("{}: {} open: {}", shard.id, shard.hash_key_range, shard.is_open());
+/// }
+/// let child = stream.shards().into_iter().find(|shard| shard.id == high).expect("it was made");
+/// assert_eq!(child.parents().collect::<Vec<_>>(), [ShardId::new(0)]);
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -47,6 +61,18 @@ impl ShardInfo {
 
 /// Which shards to list, with the six meanings that ListShards has in Kinesis; see
 /// [`Stream::shards_with`](crate::Stream::shards_with).
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{ShardFilter, ShardId};
+///
+/// stream.split_mid(ShardId::new(0))?;
+/// assert_eq!(stream.shards().len(), 3);
+/// assert_eq!(stream.shards_with(ShardFilter::AtLatest).len(), 2);
+/// assert_eq!(stream.shards_with(ShardFilter::AfterShardId(ShardId::new(1))).len(), 1);
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ShardFilter {
     /// AT_LATEST: the open shards.

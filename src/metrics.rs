@@ -69,6 +69,19 @@ pub struct Snapshot {
 }
 
 /// One shard of a [`Snapshot`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::WorkerPool;
+///
+/// let pool = WorkerPool::builder("billing", &stream).for_each_batch(|_| Ok(()))?;
+/// for shard in pool.metrics().shards {
+///     let behind = shard.lag.map_or(0, |lag| lag.records);
+///     println!("{} of {}: {behind} records behind", shard.shard, shard.application);
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -99,6 +112,20 @@ pub struct ShardMetrics {
 }
 
 /// What a pool has done in a shard since it was started.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// # use std::time::Duration;
+/// use millstream::WorkerPool;
+///
+/// stream.put("customer-7", "clicked")?;
+/// let pool = WorkerPool::builder("billing", &stream).for_each_batch(|_| Ok(()))?;
+/// assert!(pool.wait_until_idle(Duration::from_secs(10)));
+/// let counts = pool.metrics().shards[0].counts;
+/// assert_eq!((counts.records_processed, counts.data_bytes_processed, counts.failures), (1, 7, 0));
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -6,6 +6,14 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// A shard's identity, never used again in its stream; prints as `shardId-000000000007`.
+///
+/// ```
+/// use millstream::ShardId;
+///
+/// assert_eq!(ShardId::new(7).to_string(), "shardId-000000000007");
+/// assert_eq!("shardId-000000000007".parse::<ShardId>()?, "7".parse()?);
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(u32);
 
@@ -82,6 +90,15 @@ pub struct SequenceNumber {
 }
 
 /// The parts of a sequence number of AWS Kinesis; see [`SequenceNumber::aws_parts`].
+///
+/// ```
+/// use millstream::{AwsSequenceNumber, SequenceNumber};
+///
+/// let text = "49590338271490256608559692538361571095921575989136588898";
+/// let parts: Option<AwsSequenceNumber> = text.parse::<SequenceNumber>()?.aws_parts();
+/// assert_eq!(parts.map(|parts| parts.shard.to_string()).as_deref(), Some("shardId-000000000006"));
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct AwsSequenceNumber {
@@ -208,6 +225,26 @@ impl FromStr for SequenceNumber {
 }
 
 /// Where in a shard to start reading; the five starting positions of Kinesis.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{Limit, StartingPosition};
+///
+/// let first = stream.put("customer-7", "clicked")?;
+/// let second = stream.put("customer-7", "left")?;
+/// for (position, records) in [
+///     (StartingPosition::TrimHorizon, 2),
+///     (StartingPosition::AtSequenceNumber(second.sequence_number), 1),
+///     (StartingPosition::AfterSequenceNumber(second.sequence_number), 0),
+///     (StartingPosition::AtTimestampMs(first.arrival_ms), 2),
+///     (StartingPosition::Latest, 0),
+/// ] {
+///     let iterator = stream.shard_iterator(first.shard, position)?;
+///     assert_eq!(stream.get_records(&iterator, Limit::default())?.records.len(), records);
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StartingPosition {
     /// TRIM_HORIZON: at the oldest record that the shard still has.

@@ -9,16 +9,70 @@ use crate::position::{SequenceNumber, ShardId};
 use crate::serialization::as_ms;
 
 /// The most characters a partition key has, as in Kinesis.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{Error, MAX_PARTITION_KEY_CHARS};
+///
+/// stream.put(&"ä".repeat(MAX_PARTITION_KEY_CHARS), "fits")?;
+/// let put = stream.put(&"ä".repeat(MAX_PARTITION_KEY_CHARS + 1), "does not fit");
+/// assert!(matches!(put, Err(Error::InvalidPartitionKey { characters: 257 })));
+/// # Ok::<(), millstream::Error>(())
+/// ```
 pub const MAX_PARTITION_KEY_CHARS: usize = 256;
 /// The most bytes of key and data together that a stream takes unless it is set otherwise: 1 MiB.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{DEFAULT_MAX_RECORD_BYTES, Error};
+///
+/// let put = stream.put("customer-7", vec![0; DEFAULT_MAX_RECORD_BYTES]);
+/// // The key counts, too.
+/// assert!(matches!(put, Err(Error::RecordTooLarge { max: DEFAULT_MAX_RECORD_BYTES, .. })));
+/// # Ok::<(), millstream::Error>(())
+/// ```
 pub const DEFAULT_MAX_RECORD_BYTES: usize = 1 << 20;
 /// The most that can be set: data of 10 MiB beside the longest key.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use millstream::{MAX_RECORD_BYTES, Stream};
+///
+/// let stream = Stream::builder(dir.path()).max_record_bytes(MAX_RECORD_BYTES).create()?;
+/// stream.put("customer-7", vec![0; 10 << 20])?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
 pub const MAX_RECORD_BYTES: usize = (10 << 20) + 4 * MAX_PARTITION_KEY_CHARS;
 
 /// The most shards that can be open at the same time in a stream; it may be set to fewer.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{Error, MAX_OPEN_SHARDS};
+///
+/// let reshard = stream.reshard_to(MAX_OPEN_SHARDS + 1);
+/// assert!(matches!(reshard, Err(Error::TooManyShards { max: MAX_OPEN_SHARDS, .. })));
+/// # Ok::<(), millstream::Error>(())
+/// ```
 pub const MAX_OPEN_SHARDS: u32 = 10_000;
 
 /// When a put is acknowledged.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use std::time::Duration;
+/// use millstream::{Durability, PutRecord, Stream};
+///
+/// let every_50_ms = Durability::Interval(Duration::from_millis(50));
+/// let stream = Stream::builder(dir.path()).durability(every_50_ms).open()?;
+/// stream.put("customer-7", "clicked")?;
+/// // A power cut must not take this one.
+/// stream.put_record(PutRecord::new("customer-7", "paid").durability(Durability::Sync))?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
@@ -101,6 +155,16 @@ impl<'a> Key<'a> {
 }
 
 /// The acknowledgement of a put: where the record is.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::Receipt;
+///
+/// let Receipt { shard, sequence_number, arrival_ms, .. } = stream.put("customer-7", "clicked")?;
+/// println!("{shard} has it at {sequence_number} since {arrival_ms} ms");
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -115,6 +179,16 @@ pub struct Receipt {
 
 /// A record that was read; borrows from its [`Batch`](crate::Batch), which lies in the mapped
 /// segment.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// stream.put("customer-7", "clicked")?;
+/// let scanned = stream.scan(..)?.next().expect("it was just put")?;
+/// let record = scanned.record();
+/// assert_eq!((record.partition_key(), record.data()), ("customer-7", &b"clicked"[..]));
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
     /// UTF-8: that was checked when the batch was read, as cheaply as whoever wants text checks it
@@ -170,6 +244,22 @@ impl fmt::Debug for Record<'_> {
 }
 
 /// How much to read at once. At least one record is read if there is one, however large.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{Limit, ShardId, StartingPosition};
+///
+/// for _ in 0..3 {
+///     stream.put("customer-7", "clicked")?;
+/// }
+/// let iterator = stream.shard_iterator(ShardId::new(0), StartingPosition::TrimHorizon)?;
+/// let two_at_most = Limit { max_records: 2, ..Limit::default() };
+/// assert_eq!(stream.get_records(&iterator, two_at_most)?.records.len(), 2);
+/// // However small the limit, one record is read.
+/// assert_eq!(stream.get_records(&iterator, Limit::bytes(1))?.records.len(), 1);
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limit {
     /// The most records; 0 counts as 1.
@@ -198,6 +288,18 @@ impl Default for Limit {
 }
 
 /// How far something is behind the newest record of a shard.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{Lag, ShardId, StartingPosition};
+///
+/// let iterator = stream.shard_iterator(ShardId::new(0), StartingPosition::TrimHorizon)?;
+/// assert_eq!(stream.lag(&iterator)?, Lag::default());
+/// stream.put("customer-7", "clicked")?;
+/// assert_eq!(stream.lag(&iterator)?.records, 1);
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Lag {
@@ -210,6 +312,23 @@ pub struct Lag {
 }
 
 /// Records that a reader was about to read, and that retention has removed before.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{Gap, Limit, ShardId, StartingPosition};
+///
+/// let slow = stream.shard_iterator(ShardId::new(0), StartingPosition::TrimHorizon)?;
+/// let first = stream.put("customer-7", "clicked")?;
+/// let second = stream.put("customer-7", "left")?;
+/// stream.trim(first.shard, first.sequence_number)?;
+/// let page = stream.get_records(&slow, Limit::default())?;
+/// if let Some(Gap { from, to, records }) = page.gap {
+///     assert_eq!((from, to, records), (slow.sequence_number(), second.sequence_number, Some(1)));
+/// }
+/// # assert!(page.gap.is_some());
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Gap {

@@ -44,6 +44,21 @@ pub struct Retention {
 }
 
 /// What happens to a put that finds the stream at the limit of its bytes, and nothing that may go.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// use std::time::Duration;
+/// use millstream::{Retention, Stream, WhenFull};
+///
+/// // A queue: nothing goes before "billing" has processed it, and producers wait for that, for a
+/// // second at most.
+/// let queue = Retention::default()
+///     .bytes(1 << 30)
+///     .hold_for(["billing"])
+///     .when_full(WhenFull::Block(Duration::from_secs(1)));
+/// let stream = Stream::builder(dir.path()).retention(queue).open()?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]

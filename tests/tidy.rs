@@ -270,6 +270,31 @@ fn every_public_function_is_used_in_an_example() {
 }
 
 #[test]
+fn every_public_type_trait_and_constant_has_an_example_of_its_own() {
+    let mut count = 0;
+    for (file, text) in source_files() {
+        if file.starts_with("bin") || file.starts_with("fuzzing") {
+            continue;
+        }
+        let mut has_example = false;
+        for line in text.lines() {
+            let item = line.strip_prefix("pub ").unwrap_or_default().split(' ').next().unwrap();
+            if ["struct", "enum", "trait", "const", "static", "type", "union"].contains(&item) {
+                // A function is asked for elsewhere.
+                let is_function = line.contains("const fn");
+                assert!(has_example || is_function, "{file:?} has no example above {line}");
+                count += 1;
+            }
+            // What stands above an item belongs to it: its documentation and its attributes, which
+            // may take several lines.
+            let is_above = line.starts_with(['/', '#', ' ', ')']);
+            has_example = is_above && (has_example || line.starts_with("/// ```"));
+        }
+    }
+    assert!(count > 70, "{count} public items were found");
+}
+
+#[test]
 fn the_dependency_tree_stays_small() {
     let tree = Command::new(env!("CARGO"))
         .args([

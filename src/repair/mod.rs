@@ -41,6 +41,17 @@ use crate::verify::{Finding, FindingKind, Part, examine};
 const PAGE: u64 = SEGMENT_HEADER_LEN as u64;
 
 /// What was done about a finding.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::Remedy;
+///
+/// let repair = millstream::repair(dir.path())?;
+/// let lost = repair.repaired.iter().filter(|done| done.remedy == Remedy::VoidSegment).count();
+/// println!("{lost} whole segments are lost");
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remedy {
@@ -75,6 +86,18 @@ impl fmt::Display for Remedy {
 }
 
 /// One thing that was repaired.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # millstream::Stream::builder(dir.path()).open()?;
+/// for repaired in millstream::repair(dir.path())?.repaired {
+///     println!("{}: {}", repaired.finding.path.display(), repaired.remedy);
+///     if let Some(quarantined) = repaired.quarantined {
+///         println!("what stood there is in {}", quarantined.display());
+///     }
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repaired {
@@ -87,6 +110,15 @@ pub struct Repaired {
 }
 
 /// The outcome of a repair.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # millstream::Stream::builder(dir.path()).open()?;
+/// let repair = millstream::plan_repair(dir.path())?;
+/// let lost: u64 = repair.repaired.iter().filter_map(|done| done.finding.records).sum();
+/// println!("{lost} records would be lost; {} findings would be left", repair.left.len());
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repair {

@@ -90,6 +90,27 @@ impl Drop for Wait {
 /// It gives what the scan gives, in the same order, and ends when that does; after an error nothing
 /// more comes. At the tip it sleeps until there is more, as [`Stream::wait_async`] does. Dropping
 /// it, or what waits for it, at any time loses no record.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use std::future::poll_fn;
+/// use std::pin::Pin;
+/// use futures_core::Stream as _;
+/// use millstream::AsyncScan;
+///
+/// /// The next record, whenever it comes.
+/// async fn next(clicks: &mut AsyncScan) -> Option<millstream::Result<millstream::ScannedRecord>> {
+///     poll_fn(|cx| Pin::new(&mut *clicks).poll_next(cx)).await
+/// }
+/// # stream.put("customer-7", "clicked")?;
+/// # use std::task::{Context, Poll, Waker};
+/// # let mut clicks = stream.scan(..)?.into_async();
+/// # let next = std::pin::pin!(next(&mut clicks));
+/// # let mut cx = Context::from_waker(Waker::noop());
+/// # assert!(matches!(next.poll(&mut cx), Poll::Ready(Some(Ok(_)))));
+/// # Ok::<(), millstream::Error>(())
+/// ```
 pub struct AsyncScan {
     scan: Scan,
     event: Arc<Event>,

@@ -15,6 +15,17 @@ use crate::stream::Stream;
 use crate::stream::builder::is_stream;
 
 /// What a stream is, and what there is in it; see [`Stream::describe`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// let description = stream.describe()?;
+/// println!("{} records in {} bytes", description.records, description.bytes);
+/// for shard in &description.shards {
+///     println!("{}: {} records", shard.info.id, shard.records);
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -48,6 +59,18 @@ pub struct StreamDescription {
 }
 
 /// What there is in a shard; see [`Stream::describe_shard`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::ShardId;
+///
+/// let receipt = stream.put("customer-7", "clicked")?;
+/// let shard = stream.describe_shard(ShardId::new(0))?;
+/// assert_eq!((shard.records, shard.trimmed_records), (1, 0));
+/// assert_eq!(shard.last_sequence_number, Some(receipt.sequence_number));
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

@@ -20,6 +20,7 @@ mod scan;
 mod scanned;
 mod settings;
 mod trimmer;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::fs::File;

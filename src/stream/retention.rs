@@ -10,6 +10,15 @@ use crate::stream::Stream;
 use crate::stream::trimmer::Occasion;
 
 /// What a stream takes on the disk; see [`Stream::storage`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// let storage = stream.storage()?;
+/// println!("{} bytes, and {} that readers keep", storage.bytes, storage.unlinked_bytes);
+/// assert_eq!(storage.dropped_unprocessed, 0);
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

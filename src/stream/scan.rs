@@ -11,8 +11,8 @@ use crate::lineage::ShardInfo;
 use crate::os::signal::Event;
 use crate::position::{ShardId, StartingPosition};
 use crate::record::{Limit, Record};
-use crate::stream::iterator::POLL;
 use crate::stream::scanned::{Reader, ScannedRecord};
+use crate::stream::wait::POLL;
 use crate::stream::{ShardIterator, Stream};
 
 /// How much is read of a shard at once: many may be read beside each other.
@@ -27,6 +27,23 @@ const PAGE: usize = 1000;
 ///
 /// It is an iterator of results, and ends where the newest records were when it was made. After an
 /// error nothing more comes.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use std::time::Duration;
+///
+/// stream.put("customer-7", "clicked")?;
+/// // `follow` goes on behind the newest record; without it, the scan ends there.
+/// let mut scan = stream.scan(..)?.follow();
+/// while let Some(scanned) = scan.next() {
+///     println!("{:?}", scanned?.record());
+/// }
+/// stream.put("customer-7", "left")?;
+/// assert!(scan.wait(Duration::from_secs(10))?);
+/// assert_eq!(scan.next().expect("it was waited for")?.record().data(), b"left");
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Scan {
     stream: Stream,

@@ -9,6 +9,17 @@ use crate::record::{Gap, Record};
 use crate::stream::ShardIterator;
 
 /// A record that a [`Scan`](crate::Scan) has read; keeps the memory alive that it lies in.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// stream.put("customer-7", "clicked")?;
+/// for scanned in stream.scan_key("customer-7", ..)? {
+///     let scanned = scanned?;
+///     println!("{} {}", scanned.shard(), scanned.record().sequence_number());
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct ScannedRecord {
     batch: Arc<Batch>,

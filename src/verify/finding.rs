@@ -7,6 +7,15 @@ use std::path::PathBuf;
 use crate::position::{SequenceNumber, ShardId};
 
 /// What kind of thing was found.
+///
+/// ```
+/// use millstream::FindingKind;
+///
+/// assert!(FindingKind::CorruptRecords.is_damage());
+/// // What a killed process leaves behind is none.
+/// assert!(!FindingKind::Hole.is_damage());
+/// assert_eq!(FindingKind::Hole.to_string(), "hole");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
@@ -105,6 +114,17 @@ impl fmt::Display for FindingKind {
 }
 
 /// One thing that [`verify`](crate::verify) found.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # millstream::Stream::builder(dir.path()).open()?;
+/// for finding in millstream::verify(dir.path())?.findings {
+///     println!("{} in {} at {}", finding.kind, finding.path.display(), finding.offset);
+///     // The same and more, as a line.
+///     println!("{finding}");
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
@@ -148,6 +168,17 @@ impl fmt::Display for Finding {
 }
 
 /// The outcome of a verification.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # millstream::Stream::builder(dir.path()).open()?;
+/// let verification = millstream::verify(dir.path())?;
+/// if !verification.is_intact() {
+///     eprintln!("{} findings are damage", verification.damage().count());
+/// }
+/// println!("{} records in {} segments", verification.records, verification.segments);
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verification {
@@ -181,6 +212,17 @@ impl Verification {
 }
 
 /// How far a verification is; see [`verify_with_progress`](crate::verify_with_progress).
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::VerifyProgress;
+///
+/// millstream::verify_with_progress(dir.path(), |VerifyProgress { bytes, total_bytes, .. }| {
+///     println!("{bytes} of {total_bytes} bytes");
+/// })?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyProgress {

@@ -13,6 +13,12 @@ use crate::os::fs;
 use crate::position::ShardId;
 
 /// What a part of a segment file is.
+///
+/// ```
+/// use millstream::SegmentPartKind;
+///
+/// assert_eq!(SegmentPartKind::NotWhole.name(), "not-whole");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum SegmentPartKind {
@@ -51,6 +57,16 @@ impl SegmentPartKind {
 }
 
 /// A part of a segment file.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// # let segment = dir.path().join("shards/shardId-000000000000/00000000000000000000.seg");
+/// millstream::inspect_segment(&segment, |part| {
+///     println!("{:08x} {}: {}", part.offset, part.kind.name(), part.says);
+/// })?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SegmentPart<'a> {

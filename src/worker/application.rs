@@ -51,6 +51,19 @@ pub struct Application {
 }
 
 /// How an application is going in a shard; see [`Application::shards`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// # use millstream::WorkerPool;
+/// # let pool = WorkerPool::builder("billing", &stream).for_each_batch(|_| Ok(()))?;
+/// use millstream::Application;
+///
+/// for shard in Application::of("billing", &stream)?.shards()? {
+///     println!("{}: {}, {} behind", shard.shard, shard.checkpoint, shard.lag.records);
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

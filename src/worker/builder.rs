@@ -22,6 +22,23 @@ use crate::worker::pool::{self, WorkerPool};
 use crate::worker::processor::{ProcessorError, RecordProcessor};
 
 /// Starts a [`WorkerPool`]; made by [`WorkerPool::builder`].
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use std::time::Duration;
+/// use millstream::{CheckpointPolicy, StartingPosition, WorkerPool};
+///
+/// let pool = WorkerPool::builder("alarms", &stream)
+///     .threads(2)
+///     .starting_position(StartingPosition::Latest)
+///     .checkpoints(CheckpointPolicy::Every { records: 1000, interval: Duration::from_secs(1) })
+///     .for_each_batch(|batch| {
+///         println!("{} records", batch.len());
+///         Ok(())
+///     })?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is consumed until it is started"]
 pub struct WorkerPoolBuilder {

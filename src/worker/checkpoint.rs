@@ -11,6 +11,21 @@ use crate::worker::lane::Lane;
 
 /// How far an application has processed a shard; what comes next is delivered next, whatever
 /// happens in between.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// # use std::time::Duration;
+/// use millstream::{Application, Checkpoint, WorkerPool};
+///
+/// let receipt = stream.put("customer-7", "clicked")?;
+/// let pool = WorkerPool::builder("billing", &stream).for_each_batch(|_| Ok(()))?;
+/// assert!(pool.wait_until_idle(Duration::from_secs(10)));
+/// pool.shutdown(Duration::from_secs(10));
+/// let shards = Application::of("billing", &stream)?.shards()?;
+/// assert_eq!(shards[0].checkpoint, Checkpoint::AfterSequenceNumber(receipt.sequence_number));
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
@@ -86,6 +101,19 @@ impl fmt::Display for Checkpoint {
 }
 
 /// Who moves the checkpoint of a shard.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use std::time::Duration;
+/// use millstream::{CheckpointPolicy, WorkerPool};
+///
+/// // After a crash at most 10,000 records, or those of a second, come again.
+/// let rarely = CheckpointPolicy::Every { records: 10_000, interval: Duration::from_secs(1) };
+/// let builder = WorkerPool::builder("billing", &stream).checkpoints(rarely);
+/// let pool = builder.for_each_batch(|_| Ok(()))?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CheckpointPolicy {
@@ -291,6 +319,18 @@ impl<'lent> Checkpointer<'lent> {
 
 /// A checkpoint that is prepared. Dropped, it stays so, and is given to the next processor of the
 /// shard; see [`Initialization::pending`](crate::Initialization::pending).
+///
+/// ```
+/// use millstream::{Batch, Checkpointer, ProcessorError};
+///
+/// fn process(batch: &Batch, checkpointer: &mut Checkpointer<'_>) -> Result<(), ProcessorError> {
+///     if let Some(prepared) = checkpointer.prepare(b"bundle 7")? {
+///         println!("sending {} records", batch.len());
+///         prepared.commit()?;
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 #[must_use = "it is no checkpoint before it is committed"]
 pub struct Prepared<'lent> {
@@ -309,6 +349,31 @@ impl Prepared<'_> {
 }
 
 /// A checkpoint that was prepared, and not committed.
+///
+/// ```
+/// use millstream::{Batch, Checkpointer, Initialization, ProcessorError, RecordProcessor};
+///
+/// struct Mailer;
+///
+/// impl RecordProcessor for Mailer {
+///     fn initialize(&mut self, initialization: &Initialization) {
+///         if let Some(pending) = &initialization.pending {
+///             println!("was mail up to {} sent? {:?}", pending.sequence_number, pending.state);
+///         }
+///     }
+///
+///     fn process_records(
+///         &mut self,
+///         _batch: &Batch,
+///         checkpointer: &mut Checkpointer<'_>,
+///     ) -> Result<(), ProcessorError> {
+///         let prepared = checkpointer.prepare(b"mail 7")?;
+///         // Here the mail is sent.
+///         prepared.map_or(Ok(()), |prepared| prepared.commit())?;
+///         Ok(())
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

@@ -62,6 +62,17 @@ pub struct DeadLetters {
 }
 
 /// A record that was put aside, and what is known of it.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::DeadLetters;
+///
+/// for letter in DeadLetters::of("billing", &stream)?.list()? {
+///     println!("{} of {}: {}", letter.sequence_number, letter.shard, letter.cause);
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeadLetter {

@@ -13,7 +13,8 @@
 //! - `coordinator.rs`, `balance.rs`: which shards this pool works on, if there are several pools
 //! - `cleanup.rs`: when a row is not needed any more, and what it means that there is none
 //! - `application.rs`: an application looked at from outside, and set back or forward
-//! - `status.rs`: what is going on; `callback.rs`, `journal.rs`: what takes too long, what happens
+//! - `status.rs`: what is going on; `outcome.rs`: how shards were left
+//! - `callback.rs`, `journal.rs`: what takes too long, what happens
 //! - `source.rs`: where records come from
 //!
 //! A worker is a value that is always in one place: in the queue of those that are ready, with the
@@ -36,6 +37,7 @@ mod lease;
 mod lease_table;
 mod linger;
 mod member;
+mod outcome;
 mod poison;
 mod pool;
 mod processor;
@@ -51,7 +53,8 @@ pub use builder::WorkerPoolBuilder;
 pub use checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer, PendingCheckpoint, Prepared};
 pub use dead_letter::{DeadLetter, DeadLetters};
 pub use emit::{EmitBuffer, Emitter, JsonLine, JsonLines};
+pub use outcome::Outcome;
 pub use poison::OnPoison;
 pub use pool::WorkerPool;
 pub use processor::{Initialization, ProcessorError, RecordProcessor};
-pub use status::{Outcome, ShardState, ShardStatus};
+pub use status::{ShardState, ShardStatus};

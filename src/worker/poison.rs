@@ -14,6 +14,21 @@ use crate::position::SequenceNumber;
 /// What becomes of a record that cannot be processed: one that fails alone, time after time. It is
 /// looked for by halving the batch that fails, see
 /// [`attempts`](crate::WorkerPoolBuilder::attempts); the records before it are processed.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::{OnPoison, WorkerPool};
+///
+/// let pool = WorkerPool::builder("billing", &stream)
+///     .attempts(3)
+///     .on_poison(OnPoison::DeadLetter)
+///     .for_each_batch(|batch| {
+///         println!("{} records", batch.len());
+///         Ok(())
+///     })?;
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnPoison {

@@ -16,9 +16,10 @@ use crate::stream::Stream;
 use crate::worker::builder::{Options, WorkerPoolBuilder};
 use crate::worker::dead_letter::DeadLetters;
 use crate::worker::lease_table::LeaseTable;
+use crate::worker::outcome::Outcome;
 use crate::worker::processor::Factory;
 use crate::worker::source::Source;
-use crate::worker::status::{Board, Entry, Outcome, ShardState, ShardStatus, Stage};
+use crate::worker::status::{Board, Entry, ShardState, ShardStatus, Stage};
 use crate::worker::supervisor::Supervisor;
 
 /// Consumes a stream for an application: a worker for every shard, on a bounded number of threads.

@@ -8,9 +8,43 @@ use crate::position::SequenceNumber;
 use crate::worker::checkpoint::{Checkpoint, Checkpointer, PendingCheckpoint};
 
 /// Whatever made a processor fail.
+///
+/// ```
+/// use millstream::{Batch, ProcessorError};
+///
+/// fn sum(batch: &Batch) -> Result<u64, ProcessorError> {
+///     let mut sum = 0;
+///     for record in batch {
+///         // Any error will do.
+///         sum += std::str::from_utf8(record.data())?.parse::<u64>()?;
+///     }
+///     Ok(sum)
+/// }
+/// ```
 pub type ProcessorError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How a processor begins; see [`RecordProcessor::initialize`].
+///
+/// ```
+/// use millstream::{Batch, Checkpointer, Initialization, ProcessorError, RecordProcessor};
+///
+/// struct Load;
+///
+/// impl RecordProcessor for Load {
+///     fn initialize(&mut self, initialization: &Initialization) {
+///         let Initialization { shard, checkpoint, attempt, .. } = initialization;
+///         println!("{}: {checkpoint}, attempt {attempt}", shard.id);
+///     }
+/// #
+/// #     fn process_records(
+/// #         &mut self,
+/// #         _: &Batch,
+/// #         _: &mut Checkpointer<'_>,
+/// #     ) -> Result<(), ProcessorError> {
+/// #         Ok(())
+/// #     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Initialization {

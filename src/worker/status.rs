@@ -18,8 +18,23 @@ use crate::record::Lag;
 use crate::serialization::option_as_ms;
 use crate::worker::callback::Callback;
 use crate::worker::checkpoint::Checkpoint;
+use crate::worker::outcome::Outcome;
 
 /// How one shard is going; see [`WorkerPool::status`](crate::WorkerPool::status).
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// use millstream::WorkerPool;
+///
+/// let pool = WorkerPool::builder("billing", &stream).for_each_batch(|_| Ok(()))?;
+/// for status in pool.status() {
+///     if let Some(error) = &status.last_error {
+///         eprintln!("{}: {} failures in a row: {error}", status.shard, status.failed_attempts);
+///     }
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -56,6 +71,18 @@ pub struct ShardStatus {
 }
 
 /// What a shard's worker is about.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// # use std::time::Duration;
+/// use millstream::{ShardState, WorkerPool};
+///
+/// let pool = WorkerPool::builder("billing", &stream).for_each_batch(|_| Ok(()))?;
+/// assert!(pool.wait_until_idle(Duration::from_secs(10)));
+/// assert_eq!(pool.status()[0].state, ShardState::Idle);
+/// # Ok::<(), millstream::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
@@ -100,45 +127,6 @@ impl ShardState {
         match self {
             Self::Running | Self::Idle | Self::Retrying | Self::Parked => true,
             Self::WaitingForParents | Self::Ended | Self::Elsewhere | Self::Unowned => false,
-        }
-    }
-}
-
-/// How one shard was left; see [`WorkerPool::shutdown`](crate::WorkerPool::shutdown).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
-pub enum Outcome {
-    /// It stopped between two batches, or had not begun: what was processed is checkpointed, as the
-    /// policy has it.
-    Stopped,
-    /// The shard is processed to its end.
-    Ended,
-    /// Another pool of the application has the shard, or is about to have it.
-    Elsewhere,
-    /// A callback was running at the deadline, of this shard or of others that kept all threads
-    /// busy. If a batch is processed successfully after all, it is checkpointed still; no other
-    /// callback is called.
-    NotFinished,
-    /// Its last attempt had failed, and the next one had got nowhere yet or was not to come; or its
-    /// processor failed when it was told of the shutdown. Nothing that failed is checkpointed.
-    Failed {
-        /// How many attempts had failed since the worker last got on.
-        attempts: u32,
-        /// The last failure.
-        error: String,
-    },
-}
-
-impl Outcome {
-    /// Of the outcomes of several lanes, the one with the highest is the shard's.
-    fn concern(&self) -> u8 {
-        match self {
-            Self::Ended => 0,
-            Self::Stopped => 1,
-            Self::Elsewhere => 2,
-            Self::Failed { .. } => 3,
-            Self::NotFinished => 4,
         }
     }
 }

@@ -78,6 +78,43 @@ struct Open {
 }
 
 /// A record as a line, for [`JsonLines`].
+///
+/// ```
+/// use millstream::{Emitter, JsonLine, JsonLines, ProcessorError, Record};
+/// # use std::time::Duration;
+/// # use millstream::Initialization;
+///
+/// /// An archive that leaves out what is empty; its other methods are those of [`JsonLines`], too.
+/// struct Archive(JsonLines);
+///
+/// impl Emitter for Archive {
+///     type Item = JsonLine;
+///
+///     fn transform(&mut self, record: &Record<'_>) -> Result<Option<JsonLine>, ProcessorError> {
+///         if record.data().is_empty() { Ok(None) } else { self.0.transform(record) }
+///     }
+///
+///     fn size(&self, line: &JsonLine) -> u64 {
+///         self.0.size(line)
+///     }
+///
+///     fn emit(&mut self, lines: Vec<JsonLine>) -> Result<Vec<JsonLine>, ProcessorError> {
+///         self.0.emit(lines)
+///     }
+/// #     fn initialize(&mut self, initialization: &Initialization) -> Result<(), ProcessorError> {
+/// #         self.0.initialize(initialization)
+/// #     }
+/// #     fn checkpointed(&mut self) -> Result<(), ProcessorError> {
+/// #         self.0.checkpointed()
+/// #     }
+/// #     fn idle(&mut self) -> Result<Option<Duration>, ProcessorError> {
+/// #         self.0.idle()
+/// #     }
+/// #     fn finish(&mut self) -> Result<(), ProcessorError> {
+/// #         self.0.finish()
+/// #     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct JsonLine {
     number: SequenceNumber,

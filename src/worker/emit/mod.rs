@@ -161,6 +161,14 @@ pub trait Emitter: Send {
 
 /// When a bundle is complete, and how often it is tried: 1,000 items, 1 MiB or 60 seconds, 5
 /// attempts, unless said otherwise.
+///
+/// ```
+/// use std::time::Duration;
+/// use millstream::EmitBuffer;
+///
+/// let buffer = EmitBuffer::default().items(500).bytes(4 << 20).age(Duration::from_secs(5));
+/// assert_eq!((buffer.items, buffer.attempts), (500, 5));
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct EmitBuffer {

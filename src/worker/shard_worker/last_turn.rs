@@ -3,9 +3,10 @@
 use super::{ShardWorker, Turn, callback};
 use crate::worker::checkpoint::Checkpointer;
 use crate::worker::journal::Change;
+use crate::worker::outcome::Outcome;
 use crate::worker::pool::Shared;
 use crate::worker::source::Source;
-use crate::worker::status::{Outcome, ShardState, Stage};
+use crate::worker::status::{ShardState, Stage};
 use crate::worker::supervisor::caught;
 
 impl<S: Source> ShardWorker<S> {
