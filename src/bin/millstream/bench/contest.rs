@@ -134,14 +134,14 @@ impl<'a> Contest<'a> {
 /// A stream in a directory of its own.
 pub(super) struct Ours {
     pub(super) stream: Stream,
-    _directory: TempDir,
+    pub(super) directory: TempDir,
 }
 
 impl Ours {
     pub(super) fn with_shards(contest: &Contest<'_>, shards: u32) -> Result<Self> {
         let directory = contest.place()?;
         let stream = Stream::builder(directory.path()).shards(shards).open()?;
-        Ok(Self { stream, _directory: directory })
+        Ok(Self { stream, directory })
     }
 
     /// A stream whose segments have grown to their full size.

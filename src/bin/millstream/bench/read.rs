@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use millstream::{
-    Batch, Checkpointer, Limit, ShardId, ShardIterator, StartingPosition, WaitStrategy, WorkerPool,
+    Batch, Checkpointer, Limit, ShardId, ShardIterator, StartingPosition, Stream, WaitStrategy,
+    WorkerPool,
 };
 
 use super::append::{KEY, beside_each_other};
@@ -33,12 +34,22 @@ pub(super) fn replay(contest: &mut Contest<'_>, record_bytes: usize) -> Result<(
     for _ in 0..bytes / (40 + record_bytes).next_multiple_of(32) {
         ours.put(&data)?;
     }
-    let image = Image::new(&contest.directory(), bytes).map_err(|e| contest.failed(&e))?;
+    let directory = contest.directory();
+    let failed = |error| crate::failure::Failure::file("work in", &directory, &error);
+    let Ours { stream, directory: files } = ours;
+    drop(stream);
+    let image = Image::of(files.path()).map_err(failed)?;
     let contestants = vec![
-        contestant("limit: crc of a map", |_| Ok(Some(image.sum(record_bytes)))),
+        contestant("limit: crc, mapped anew", |_| {
+            image.sum(record_bytes, false).map(Some).map_err(failed)
+        }),
+        contestant("limit: crc, ready map", |_| {
+            image.sum(record_bytes, true).map(Some).map_err(failed)
+        }),
         contestant("get_records", |_| {
+            let stream = Stream::builder(files.path()).open_existing()?;
             let start = Instant::now();
-            let records = read_shard(&ours, ShardId::new(0))?;
+            let records = read_shard(&stream, ShardId::new(0))?;
             Ok(Some(start.elapsed().as_nanos() as f64 / records as f64))
         }),
     ];
@@ -46,11 +57,11 @@ pub(super) fn replay(contest: &mut Contest<'_>, record_bytes: usize) -> Result<(
 }
 
 /// Reads a shard to its tip: how many records.
-fn read_shard(ours: &Ours, shard: ShardId) -> Result<usize> {
-    let mut iterator = Some(ours.stream.shard_iterator(shard, StartingPosition::TrimHorizon)?);
+fn read_shard(stream: &Stream, shard: ShardId) -> Result<usize> {
+    let mut iterator = Some(stream.shard_iterator(shard, StartingPosition::TrimHorizon)?);
     let mut records = 0;
     while let Some(at) = iterator {
-        let page = ours.stream.get_records(&at, LIMIT)?;
+        let page = stream.get_records(&at, LIMIT)?;
         look_at(&page.records);
         records += page.records.len();
         iterator = page.next_shard_iterator.filter(|_| !page.records.is_empty());
@@ -149,7 +160,7 @@ pub(super) fn pool(contest: &mut Contest<'_>) -> Result<()> {
             let shards = ours.stream.shards();
             beside_each_other(THREADS, |_| {
                 while let Some(shard) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    read_shard(ours, shard.id)?;
+                    read_shard(&ours.stream, shard.id)?;
                 }
                 Ok(())
             })?;
