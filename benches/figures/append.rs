@@ -3,12 +3,7 @@
 use std::time::Instant;
 
 use crate::limits::{Limits, buffered};
-use crate::{Ours, contestant, directory, per_record, row};
-
-/// Lets the threads behind a stream get ahead of the next round.
-fn catch_up() {
-    std::thread::sleep(std::time::Duration::from_millis(30));
-}
+use crate::{Ours, catch_up, contestant, directory, per_record, row};
 
 pub fn sustained(size: usize) {
     let data = vec![7; size];

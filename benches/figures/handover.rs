@@ -4,45 +4,49 @@ use std::time::{Duration, Instant};
 
 use millstream::{Limit, ShardId, StartingPosition, Stream, WaitStrategy};
 
-use crate::{Ours, contestant, percentiles, row};
-
-const COUNT: usize = 1_000_000;
+use crate::{Ours, catch_up, contestant, percentiles, row};
 
 /// A producer flat out and a reader that keeps up, against a channel of boxed records.
 pub fn throughput() {
+    hand_over("hand-over of 100 B, flat out", 9, 1_000_000);
+    hand_over("hand-over of 100 B, within what is prepared", 60, 4 * (1 << 20) / 160);
+}
+
+fn hand_over(name: &str, rounds: usize, count: usize) {
     let data = [7u8; 100];
     let ours = Ours::grown();
+    let stream = &ours.stream;
     row(
-        "hand-over of 100 B, flat out",
-        9,
+        name,
+        rounds,
         vec![
             contestant("crossbeam-channel, bounded, boxed", || {
                 let (sender, receiver) = crossbeam_channel::bounded::<Box<[u8]>>(1024);
                 let start = Instant::now();
                 std::thread::scope(|scope| {
                     scope.spawn(move || {
-                        for _ in 0..COUNT {
+                        for _ in 0..count {
                             sender.send(Box::from(&data[..])).unwrap();
                         }
                     });
-                    assert_eq!(receiver.iter().count(), COUNT);
+                    assert_eq!(receiver.iter().count(), count);
                 });
-                start.elapsed().as_nanos() as f64 / COUNT as f64
+                start.elapsed().as_nanos() as f64 / count as f64
             }),
             contestant("put and get_records", || {
+                catch_up();
                 let start = Instant::now();
                 std::thread::scope(|scope| {
-                    let stream = &ours.stream;
                     let latest = StartingPosition::Latest;
                     let iterator = stream.shard_iterator(ShardId::new(0), latest).unwrap();
                     scope.spawn(|| {
-                        for _ in 0..COUNT {
+                        for _ in 0..count {
                             stream.put("key-0001", data).unwrap();
                         }
                     });
-                    read(stream, iterator, COUNT, WaitStrategy::Yield, |_| {});
+                    read(stream, iterator, count, WaitStrategy::Yield, |_| {});
                 });
-                start.elapsed().as_nanos() as f64 / COUNT as f64
+                start.elapsed().as_nanos() as f64 / count as f64
             }),
         ],
     );

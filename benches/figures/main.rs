@@ -85,6 +85,11 @@ fn per_record(count: usize, mut each: impl FnMut()) -> f64 {
     start.elapsed().as_nanos() as f64 / count as f64
 }
 
+/// Lets the threads behind a stream get ahead of the next round.
+fn catch_up() {
+    std::thread::sleep(std::time::Duration::from_millis(30));
+}
+
 /// A stream in a directory of its own.
 struct Ours {
     stream: Stream,
