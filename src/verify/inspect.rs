@@ -61,6 +61,7 @@ impl SegmentPartKind {
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// # stream.put("customer-7", "clicked")?;
 /// # let segment = dir.path().join("shards/shardId-000000000000/00000000000000000000.seg");
 /// millstream::inspect_segment(&segment, |part| {
 ///     println!("{:08x} {}: {}", part.offset, part.kind.name(), part.says);
