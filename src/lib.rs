@@ -112,8 +112,8 @@ pub use wait_strategy::WaitStrategy;
 pub use worker::{
     Application, ApplicationShard, Checkpoint, CheckpointPolicy, Checkpointer, DeadLetter,
     DeadLetters, EmitBuffer, Emitter, Initialization, JsonLine, JsonLines, OnPoison, Outcome,
-    PendingCheckpoint, Prepared, ProcessorError, RecordProcessor, ShardState, ShardStatus,
-    WorkerPool, WorkerPoolBuilder,
+    PendingCheckpoint, Prepared, ProcessorError, RecordProcessor, ShardOutcome, ShardState,
+    ShardStatus, WorkerPool, WorkerPoolBuilder,
 };
 
 #[cfg(doctest)]

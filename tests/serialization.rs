@@ -92,12 +92,15 @@ fn a_pool_and_its_application_tell_how_far_they_are() {
         .unwrap();
     assert!(pool.wait_until_idle(PATIENCE));
     let status = to_value(pool.status()).unwrap();
+    let path = stream.path().to_str().unwrap();
+    assert_eq!(status[0]["stream"], json!(path));
     assert_eq!(status[0]["shard"], json!("shardId-000000000000"));
     assert_eq!(status[0]["state"], json!("idle"));
     assert_eq!(status[0]["checkpoint"], json!({ "after_sequence_number": number }));
     assert_eq!(status[0]["callback_running_ms"], json!(null));
     let outcomes = to_value(pool.shutdown(PATIENCE)).unwrap();
-    assert_eq!(outcomes, json!([["shardId-000000000000", "stopped"]]));
+    let expected = json!({ "stream": path, "shard": "shardId-000000000000", "outcome": "stopped" });
+    assert_eq!(outcomes, json!([expected]));
     let billing = Application::of("billing", stream).unwrap();
     let shards = to_value(billing.shards().unwrap()).unwrap();
     assert_eq!(shards[0]["lag"]["records"], json!(0));

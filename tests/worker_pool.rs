@@ -111,7 +111,8 @@ fn a_stream_opened_again_is_consumed_behind_the_checkpoint() {
     });
     assert!(pool.wait_until_idle(LONG));
     assert_eq!(pool.status()[0].checkpoint, Checkpoint::AfterSequenceNumber(third));
-    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Stopped)]);
+    let outcomes = pool.shutdown(LONG);
+    assert_eq!((outcomes[0].shard, &outcomes[0].outcome), (S0, &Outcome::Stopped));
 
     let fixture = fixture.reopened();
     let processed = Processed::default();

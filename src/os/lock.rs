@@ -2,11 +2,13 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::os::fs::{create_new, open_if_any, open_write, rename, this_process, write_at};
+use crate::os::fs::{
+    create_new, is_at, link, open_if_any, open_write, remove, rename, this_process, write_at,
+};
 
 /// How long a lock may be waited for that everybody holds for microseconds only.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -42,25 +44,43 @@ impl Drop for BriefLock<'_> {
 }
 
 /// A file that is kept locked for as long as the process lives, or until this is dropped: others
-/// can tell whether it lives. The file stays, for the next one who needs one.
+/// can tell whether it lives. Who dies leaves the file, for the next one who needs one.
 #[derive(Debug)]
-pub(crate) struct LifeLine(File);
+pub(crate) struct LifeLine {
+    file: File,
+    path: PathBuf,
+}
 
 impl LifeLine {
-    /// Makes a file, which gets its name when it is locked.
+    /// Makes a file, which gets its name when it is locked. Nobody else makes one of this name.
     pub(crate) fn hold_new(path: &Path) -> Result<Self> {
+        Self::make(path, |fresh| rename(fresh, path))
+    }
+
+    /// As `hold_new`, but an error if somebody else was faster to make one of this name.
+    pub(crate) fn hold_first(path: &Path) -> Result<Self> {
+        Self::make(path, |fresh| link(fresh, path).and_then(|()| remove(fresh)))
+    }
+
+    fn make(path: &Path, give_name: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let fresh = path.with_extension("new");
-        let file = create_new(&fresh)?;
-        let held = Self::lock(file, &fresh)?;
+        let held = Self::lock(create_new(&fresh)?, path)?;
         let error = || Error::io("lock", &fresh, io::Error::other("somebody else was faster"));
         let held = held.ok_or_else(error)?;
-        rename(&fresh, path)?;
+        give_name(&fresh).inspect_err(|_| {
+            let _ = remove(&fresh);
+        })?;
         Ok(held)
     }
 
     /// Takes a file that is there, if nobody holds it.
     pub(crate) fn hold(path: &Path) -> Result<Option<Self>> {
-        Self::lock(open_write(path)?, path)
+        let held = match open_write(path) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            file => Self::lock(file?, path)?,
+        };
+        // Whoever had it may have removed it after it was opened.
+        Ok(held.filter(|held| is_at(&held.file, path).unwrap_or(false)))
     }
 
     fn lock(file: File, path: &Path) -> Result<Option<Self>> {
@@ -71,7 +91,7 @@ impl LifeLine {
         }
         match write_at(&file, path, this_process().as_bytes(), 0) {
             // Only people read it.
-            Ok(()) | Err(Error::DiskFull { .. }) => Ok(Some(Self(file))),
+            Ok(()) | Err(Error::DiskFull { .. }) => Ok(Some(Self { file, path: path.to_owned() })),
             Err(error) => Err(error),
         }
     }
@@ -89,8 +109,12 @@ impl LifeLine {
 
 impl Drop for LifeLine {
     fn drop(&mut self) {
+        // Before the lock goes, so that it is nobody else's. One that stays is of use to the next.
+        if is_at(&self.file, &self.path).unwrap_or(false) {
+            let _ = remove(&self.path);
+        }
         // A process that is just being started has a copy of the descriptor, and with it the lock,
         // until it is.
-        let _ = self.0.unlock();
+        let _ = self.file.unlock();
     }
 }

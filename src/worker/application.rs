@@ -199,6 +199,33 @@ impl Application {
         Ok(())
     }
 
+    /// Has the shard begun anew at its checkpoint: the pool that has it lets go of it, and takes it
+    /// again, or another one does. So a shard that is [parked](crate::ShardState::Parked) is tried
+    /// again, from whatever process; see also [`WorkerPool::resume`](crate::WorkerPool::resume).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// # use std::time::Duration;
+    /// use millstream::{Application, Batch, Checkpointer, ShardId, WorkerPool};
+    ///
+    /// let pool = WorkerPool::builder("billing", &stream)
+    ///     .start(|_| |_: &Batch, _: &mut Checkpointer<'_>| Ok(()))?;
+    /// let billing = Application::of("billing", &stream)?;
+    /// billing.retry_shard(ShardId::new(0))?;
+    /// assert_eq!(billing.shards()?[0].lag.records, 0);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::ShardNotFound`] if the application has not seen the shard, or is done with it and
+    /// retention has removed what was in it; else as [`seek`](Self::seek).
+    pub fn retry_shard(&self, shard: ShardId) -> Result<()> {
+        let table = self.table()?;
+        table.read(shard)?;
+        self.move_to(&table, shard, None, "")
+    }
+
     fn table(&self) -> Result<ControlTable> {
         let table = ControlTable::view(&self.path, &self.name);
         if table.shards()?.is_empty() {

@@ -1,6 +1,5 @@
 //! How a worker pool is set up.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -8,18 +7,18 @@ use std::time::Duration;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::format::control_row::MAX_LANES;
-use crate::format::names::APPLICATIONS;
 use crate::lineage::ShardInfo;
 use crate::os::clock::Ticker;
 use crate::position::StartingPosition;
 use crate::record::Limit;
 use crate::stream::Stream;
 use crate::worker::checkpoint::{CheckpointPolicy, Checkpointer};
-use crate::worker::control_table::ControlTable;
 use crate::worker::linger::Linger;
+use crate::worker::opening::{self, Opening};
 use crate::worker::poison::OnPoison;
-use crate::worker::pool::{self, WorkerPool};
+use crate::worker::pool::WorkerPool;
 use crate::worker::processor::{ProcessorError, RecordProcessor};
+use crate::worker::retry_delay::{LONGEST_DELAY, RetryDelay};
 
 /// Starts a [`WorkerPool`]; made by [`WorkerPool::builder`].
 ///
@@ -43,7 +42,7 @@ use crate::worker::processor::{ProcessorError, RecordProcessor};
 #[must_use = "nothing is consumed until it is started"]
 pub struct WorkerPoolBuilder {
     application: String,
-    stream: Stream,
+    streams: Vec<Stream>,
     options: Options,
 }
 
@@ -94,9 +93,46 @@ impl WorkerPoolBuilder {
     pub(super) fn new(application: &str, stream: &Stream) -> Self {
         Self {
             application: application.into(),
-            stream: stream.clone(),
+            streams: vec![stream.clone()],
             options: Options::default(),
         }
+    }
+
+    /// Consumes this stream, too. What is said here holds for each stream; each keeps its own
+    /// checkpoints, leases and dead letters, in its own directory, so that another pool may consume
+    /// some of the streams, or others besides.
+    ///
+    /// Pools of one application share the shards of each stream evenly, as far as they consume it,
+    /// and then those of all streams.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let orders = millstream::Stream::builder(dir.path().join("orders")).open()?;
+    /// # let returns = millstream::Stream::builder(dir.path().join("returns")).open()?;
+    /// # use std::time::Duration;
+    /// use millstream::{Batch, Checkpointer, WorkerPool};
+    ///
+    /// let pool = WorkerPool::builder("billing", &orders)
+    ///     .stream(&returns)
+    ///     .threads(2)
+    ///     .start_by_stream(|stream, _shard| {
+    ///         let is_return = stream.path().ends_with("returns");
+    ///         move |batch: &Batch, _: &mut Checkpointer<'_>| {
+    ///             println!("{} {}", batch.len(), if is_return { "returns" } else { "orders" });
+    ///             Ok(())
+    ///         }
+    ///     })?;
+    /// orders.put("customer-7", "a bell")?;
+    /// returns.put("customer-7", "a whistle")?;
+    /// assert!(pool.wait_until_idle(Duration::from_secs(10)));
+    /// for status in pool.status() {
+    ///     println!("{} {}: {}", status.stream, status.shard, status.checkpoint);
+    /// }
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn stream(mut self, stream: &Stream) -> Self {
+        self.streams.push(stream.clone());
+        self
     }
 
     /// How many threads process records at the most; 0 counts as 1. As many as there are
@@ -338,12 +374,25 @@ impl WorkerPoolBuilder {
     /// # Errors
     /// [`Error::InvalidArgument`] if
     /// the name is not 1 to 128 of `a-z A-Z 0-9 _ . -` without a dot in front, or the starting
-    /// position is a sequence number, which belongs to one shard; [`Error::Corrupt`] if a row of
-    /// the control table is damaged; [`Error::Io`] or [`Error::DiskFull`] if it cannot be written
-    /// or a thread not be started.
+    /// position is a sequence number, which belongs to one shard, or a stream is there twice;
+    /// [`Error::Corrupt`] if a row of the control table is damaged; [`Error::Io`] or
+    /// [`Error::DiskFull`] if it cannot be written or a thread not be started.
     pub fn start<F, P>(self, factory: F) -> Result<WorkerPool>
     where
         F: Fn(&ShardInfo) -> P + Send + Sync + 'static,
+        P: RecordProcessor + 'static,
+    {
+        self.start_by_stream(move |_, shard| factory(shard))
+    }
+
+    /// As [`start`](Self::start), with a factory that is told which [`stream`](Self::stream) the
+    /// shard is of.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_by_stream<F, P>(self, factory: F) -> Result<WorkerPool>
+    where
+        F: Fn(&Stream, &ShardInfo) -> P + Send + Sync + 'static,
         P: RecordProcessor + 'static,
     {
         use StartingPosition::{AfterSequenceNumber, AtSequenceNumber};
@@ -352,73 +401,10 @@ impl WorkerPoolBuilder {
                 "an application cannot begin at a sequence number: it belongs to one shard".into(),
             ));
         }
-        let applications = self.stream.path().join(APPLICATIONS);
-        let table = ControlTable::join(&applications, &self.application)?;
-        let path = table.path().to_owned();
-        let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
-            Box::new(factory(shard))
-        });
-        let table = Arc::new(table);
-        let shared = pool::assemble(self.stream, table, &path, self.options, factory);
-        pool::start(shared, &path)
-    }
-}
-
-/// Longer than anybody waits, and short enough to be added to any time.
-const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// How long to wait after a failure.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RetryDelay {
-    first: Duration,
-    max: Duration,
-    /// Whether it is shortened by chance.
-    is_varied: bool,
-}
-
-impl RetryDelay {
-    pub(super) const fn varied(first: Duration, max: Duration) -> Self {
-        Self { first, max, is_varied: true }
-    }
-
-    /// One that tells the same at every time.
-    #[cfg(test)]
-    pub(super) const fn exactly(first: Duration, max: Duration) -> Self {
-        Self { first, max, is_varied: false }
-    }
-
-    /// The delay after this many failures in a row.
-    pub(super) fn after(self, failures: u32) -> Duration {
-        // Hashers of the standard library are seeded randomly.
-        let random = || RandomState::new().hash_one(failures);
-        self.shortened(failures, if self.is_varied { random() } else { 0 })
-    }
-
-    fn shortened(self, failures: u32, random: u64) -> Duration {
-        let factor = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        let delay = self.first.saturating_mul(factor).min(self.max).min(LONGEST_DELAY);
-        delay.mul_f64(1.0 - random as f64 / u64::MAX as f64 / 2.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_retry_delay_doubles_up_to_the_maximum_less_up_to_a_half() {
-        let delay = RetryDelay::varied(Duration::from_secs(1), Duration::from_secs(10));
-        for (failures, seconds) in [(1, 1), (2, 2), (4, 8), (5, 10), (33, 10), (u32::MAX, 10)] {
-            let whole = Duration::from_secs(seconds);
-            assert_eq!(delay.shortened(failures, 0), whole);
-            assert_eq!(delay.shortened(failures, u64::MAX), whole / 2);
-            assert!((whole / 2..=whole).contains(&delay.after(failures)));
-        }
-    }
-
-    #[test]
-    fn the_longest_delay_is_no_panic() {
-        let delay = RetryDelay::varied(Duration::MAX, Duration::MAX);
-        assert_eq!(delay.shortened(7, 0), LONGEST_DELAY);
+        let factory =
+            Arc::new(move |stream: &Stream, shard: &ShardInfo| -> Box<dyn RecordProcessor> {
+                Box::new(factory(stream, shard))
+            });
+        opening::start(&self.streams, Opening::new(self.application, self.options, factory))
     }
 }

@@ -36,14 +36,18 @@ pub(super) struct ControlTable {
 
 impl ControlTable {
     /// Joins the pools of `application` in the directory of all applications, which is created if
-    /// there is none.
-    pub(super) fn join(applications: &Path, application: &str) -> Result<Self> {
+    /// there is none; with the id that the pool has in other streams, if it can be had.
+    pub(super) fn join(
+        applications: &Path,
+        application: &str,
+        id: Option<MemberId>,
+    ) -> Result<Self> {
         check_name(application)?;
         let path = applications.join(application);
         fs::must_not_be_link(applications)?;
         fs::must_not_be_link(&path)?;
         fs::create_directory(&path)?;
-        let member = Some(Member::join(&path)?);
+        let member = Some(Member::join(&path, id)?);
         Ok(Self { member, ..Self::view(&path, application) })
     }
 
@@ -196,7 +200,7 @@ mod tests {
     const SHARD: ShardId = ShardId::new(3);
 
     fn table(directory: &Path) -> ControlTable {
-        ControlTable::join(directory, "billing").unwrap()
+        ControlTable::join(directory, "billing", None).unwrap()
     }
 
     /// The row of the shard, made like this.
@@ -214,11 +218,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let longest = "x".repeat(MAX_APPLICATION_NAME_LEN);
         for good in ["a", "A-b_c.9", &longest] {
-            ControlTable::join(directory.path(), good).unwrap();
+            ControlTable::join(directory.path(), good, None).unwrap();
         }
         let too_long = "x".repeat(MAX_APPLICATION_NAME_LEN + 1);
         for bad in ["", ".", "..", ".hidden", "a/b", "ä", "a b", "a\0", &too_long] {
-            let error = ControlTable::join(directory.path(), bad).unwrap_err();
+            let error = ControlTable::join(directory.path(), bad, None).unwrap_err();
             assert!(matches!(error, Error::InvalidArgument(_)), "{bad:?}: {error}");
         }
     }

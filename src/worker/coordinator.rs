@@ -18,7 +18,7 @@ use crate::worker::journal::Change;
 use crate::worker::lane::Lane;
 use crate::worker::lease::{self, Lease};
 use crate::worker::lease_table::Members;
-use crate::worker::pool::Shared;
+use crate::worker::shared::Shared;
 use crate::worker::source::Source;
 use crate::worker::status::{Entry, ShardState};
 
@@ -146,12 +146,18 @@ impl Coordinator {
         dropped.into_iter().for_each(|shard| self.forget_row(pool, shard));
         // After the rows: whoever has put itself into one was there before, so that who is missing
         // is gone.
-        let members = pool.table.attend()?;
+        let members = pool.table.attend().inspect_err(|error| {
+            // Those that are worked on go on, and nobody would hear of it.
+            pool.board.update_all(|_, entry| entry.last_error = Some(error.to_string()));
+        })?;
         self.recall(pool.table.me(), &members, &rows);
         let moves = {
             let shares = self.shares(pool, &members, &rows, now);
-            balance::moves(pool.table.me(), &members, &shares, |shard| backlog(pool, &rows, shard))
+            let elsewhere = pool.totals.without(&pool.board.stream);
+            let backlog = |shard| backlog(pool, &rows, shard);
+            balance::moves(pool.table.me(), &members, &shares, &elsewhere, backlog)
         };
+        pool.totals.set(&pool.board.stream, moves.counts);
         // A worker that has lost a shard is gone before another one begins.
         let takes = moves.take.into_iter().filter(|shard| !self.held.contains_key(shard));
         for shard in takes.collect::<Vec<_>>() {

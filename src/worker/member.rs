@@ -1,6 +1,7 @@
 //! Which pools of an application there are: each has a file that it keeps locked, so that the
 //! others see at once, and without any clock, when it is gone, however it went.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -10,7 +11,7 @@ use crate::os::fs;
 use crate::os::lock::LifeLine;
 use crate::worker::lease_table::Members;
 
-/// The file of one pool, and where those of the others are.
+/// The file of one pool, and where those of the others are. The file goes with it.
 #[derive(Debug)]
 pub(super) struct Member {
     directory: PathBuf,
@@ -19,19 +20,34 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Joins the members of the application in this directory.
-    pub(super) fn join(application: &Path) -> Result<Self> {
+    /// Joins the members of the application in this directory; as the one with this id, which the
+    /// pool has in other streams, if nobody else has it here.
+    pub(super) fn join(application: &Path, preferred: Option<MemberId>) -> Result<Self> {
         let directory = application.join(MEMBERS);
         fs::must_not_be_link(&directory)?;
         fs::create_directory(&directory)?;
+        let line = |id| {
+            let path = directory.join(name(id));
+            let line = LifeLine::hold(&path).ok().flatten();
+            line.or_else(|| LifeLine::hold_first(&path).ok()).map(|line| (id, line))
+        };
+        let (id, line) = match preferred.and_then(line) {
+            Some(held) => held,
+            None => Self::any(&directory)?,
+        };
+        let member = Self { directory, id, _line: line };
+        fs::remove(&member.leaving())?;
+        Ok(member)
+    }
+
+    /// One with whatever id.
+    fn any(directory: &Path) -> Result<(MemberId, LifeLine)> {
         // One that is left from a pool that is gone will do, also on a full disk. Whatever rows
         // say of its id, this pool has no leases yet.
-        for name in fs::list(&directory)? {
+        for name in fs::list(directory)? {
             let Some(id) = id_of(&name) else { continue };
             if let Some(line) = LifeLine::hold(&directory.join(name))? {
-                let member = Self { directory, id, _line: line };
-                fs::remove(&member.leaving())?;
-                return Ok(member);
+                return Ok((id, line));
             }
         }
         loop {
@@ -39,7 +55,7 @@ impl Member {
             match LifeLine::hold_new(&directory.join(name(id))) {
                 // Somebody looked whether it was held, before it was.
                 Err(Error::Io { action: "lock", .. }) => {}
-                line => return Ok(Self { directory, id, _line: line? }),
+                line => return Ok((id, line?)),
             }
         }
     }
@@ -58,6 +74,13 @@ impl Member {
     }
 }
 
+impl Drop for Member {
+    fn drop(&mut self) {
+        // The next one with this id removes it, too.
+        let _ = fs::remove(&self.leaving());
+    }
+}
+
 /// All that are there, this one included.
 pub(super) fn all(application: &Path, me: Option<MemberId>) -> Result<Members> {
     let directory = application.join(MEMBERS);
@@ -69,7 +92,11 @@ pub(super) fn all(application: &Path, me: Option<MemberId>) -> Result<Members> {
             members.insert(id, !names.contains(&format!("{other}{LEAVING}")));
         }
     }
-    Ok(members)
+    match me.filter(|me| !members.contains_key(me)) {
+        None => Ok(members),
+        // Somebody has removed the application, or the whole stream.
+        Some(me) => Err(Error::io("find", &directory.join(name(me)), ErrorKind::NotFound.into())),
+    }
 }
 
 /// The id of the member whose file has this name.
@@ -89,8 +116,8 @@ mod tests {
     #[test]
     fn members_see_each_other_come_and_leave_and_go() {
         let directory = tempfile::tempdir().unwrap();
-        let one = Member::join(directory.path()).unwrap();
-        let two = Member::join(directory.path()).unwrap();
+        let one = Member::join(directory.path(), None).unwrap();
+        let two = Member::join(directory.path(), None).unwrap();
         for member in [&one, &two] {
             assert_eq!(
                 all(directory.path(), Some(member.id)).unwrap(),
@@ -109,16 +136,71 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_goes_leaves_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let one = Member::join(directory.path(), None).unwrap();
+        let two = Member::join(directory.path(), None).unwrap();
+        two.leave().unwrap();
+        drop(two);
+        assert_eq!(fs::list(&one.directory).unwrap(), [name(one.id)]);
+        drop(one);
+        let three = Member::join(directory.path(), None).unwrap();
+        assert_eq!(fs::list(&three.directory).unwrap(), [name(three.id)]);
+    }
+
+    #[test]
+    fn a_member_that_goes_does_not_remove_the_file_that_took_the_place_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let one = Member::join(directory.path(), None).unwrap();
+        let path = one.directory.join(name(one.id));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "another one's").unwrap();
+        drop(one);
+        assert!(path.try_exists().unwrap());
+    }
+
+    #[test]
+    fn a_pool_has_the_id_that_it_asks_for_unless_somebody_else_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = MemberId::new(7);
+        let one = Member::join(directory.path(), id).unwrap();
+        let two = Member::join(directory.path(), id).unwrap();
+        assert!(Some(one.id) == id && Some(two.id) != id);
+        assert_eq!(fs::list(&one.directory).unwrap().len(), 2, "nothing else is left");
+        drop(one);
+        assert_eq!(Some(Member::join(directory.path(), id).unwrap().id), id);
+    }
+
+    #[test]
+    fn of_many_who_ask_for_an_id_at_the_same_time_one_gets_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let go = std::sync::Barrier::new(8);
+        let mut ids: Vec<MemberId> = std::thread::scope(|scope| {
+            let join = || {
+                go.wait();
+                let member = Member::join(directory.path(), MemberId::new(7)).unwrap();
+                go.wait();
+                member.id
+            };
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(join)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 8);
+    }
+
+    #[test]
     fn the_file_of_a_dead_member_is_no_member_and_is_taken_by_the_next_one() {
         let directory = tempfile::tempdir().unwrap();
-        let one = Member::join(directory.path()).unwrap();
+        let one = Member::join(directory.path(), None).unwrap();
         let dead = "00000000000000ff";
         for name in [dead, "00000000000000ff.leaving", "00000000000000fd.new"] {
             std::fs::write(one.directory.join(name), "process 1").unwrap();
         }
         let members = || all(directory.path(), Some(one.id)).unwrap();
         assert_eq!(members(), Members::from([(one.id, true)]));
-        let two = Member::join(directory.path()).unwrap();
+        let two = Member::join(directory.path(), None).unwrap();
         assert_eq!(name(two.id), dead);
         assert_eq!(members(), Members::from([(one.id, true), (two.id, true)]));
     }

@@ -1,11 +1,14 @@
 //! Workers: consume shards, checkpoint, restart, never skip a record.
 //!
 //! - `builder.rs`, `pool.rs`: what users hold in their hands
+//! - `opening.rs`, `shared.rs`: how a stream comes to a pool, and what its parts share
+//! - `crew.rs`, `life.rs`: the threads, and how they and the owner come to an end
 //! - `processor.rs`, `checkpoint.rs`: what users write, and what it is lent
 //! - `shard_worker/`: one shard's worker: a batch, the callback, the checkpoint; failing, leaving
 //! - `lane.rs`: several workers in one shard, by keys
 //! - `linger.rs`: waiting for a fuller batch
 //! - `supervisor.rs`: who works when; catching a panic
+//! - `retry_delay.rs`: how long to wait after a failure
 //! - `poison.rs`, `dead_letter.rs`: the record that fails always: finding it, putting it aside
 //! - `emit/`: records that go elsewhere by the bundle
 //! - `lease.rs`: the right to a shard; `lease_table.rs`: what it stands on
@@ -29,19 +32,24 @@ mod checkpoint;
 mod cleanup;
 mod control_table;
 mod coordinator;
+mod crew;
 mod dead_letter;
 mod emit;
 mod journal;
 mod lane;
 mod lease;
 mod lease_table;
+mod life;
 mod linger;
 mod member;
+mod opening;
 mod outcome;
 mod poison;
 mod pool;
 mod processor;
+mod retry_delay;
 mod shard_worker;
+mod shared;
 mod source;
 mod status;
 mod supervisor;
@@ -53,7 +61,7 @@ pub use builder::WorkerPoolBuilder;
 pub use checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer, PendingCheckpoint, Prepared};
 pub use dead_letter::{DeadLetter, DeadLetters};
 pub use emit::{EmitBuffer, Emitter, JsonLine, JsonLines};
-pub use outcome::Outcome;
+pub use outcome::{Outcome, ShardOutcome};
 pub use poison::OnPoison;
 pub use pool::WorkerPool;
 pub use processor::{Initialization, ProcessorError, RecordProcessor};

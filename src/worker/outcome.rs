@@ -1,6 +1,36 @@
 //! How a pool has left its shards.
 
-/// How one shard was left; see [`WorkerPool::shutdown`](crate::WorkerPool::shutdown).
+use std::sync::Arc;
+
+use crate::position::ShardId;
+
+/// How one shard of a stream was left; see [`WorkerPool::shutdown`](crate::WorkerPool::shutdown).
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let stream = millstream::Stream::builder(dir.path()).open()?;
+/// # use std::time::Duration;
+/// use millstream::{ShardOutcome, WorkerPool};
+///
+/// let pool = WorkerPool::builder("billing", &stream).for_each_batch(|_| Ok(()))?;
+/// for ShardOutcome { stream, shard, outcome, .. } in pool.shutdown(Duration::from_secs(10)) {
+///     println!("{stream} {shard}: {outcome:?}");
+/// }
+/// # Ok::<(), millstream::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ShardOutcome {
+    /// The directory of the stream.
+    pub stream: Arc<str>,
+    /// The shard.
+    pub shard: ShardId,
+    /// How it was left.
+    pub outcome: Outcome,
+}
+
+/// How one shard was left.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -9,10 +39,10 @@
 /// use millstream::{Outcome, WorkerPool};
 ///
 /// let pool = WorkerPool::builder("billing", &stream).for_each_batch(|_| Ok(()))?;
-/// for (shard, outcome) in pool.shutdown(Duration::from_secs(10)) {
-///     match outcome {
-///         Outcome::Failed { attempts, error } => eprintln!("{shard}: {attempts} times: {error}"),
-///         other => println!("{shard}: {other:?}"),
+/// for shard in pool.shutdown(Duration::from_secs(10)) {
+///     match shard.outcome {
+///         Outcome::Failed { attempts, error } => eprintln!("{attempts} times: {error}"),
+///         other => println!("{}: {other:?}", shard.shard),
 ///     }
 /// }
 /// # Ok::<(), millstream::Error>(())

@@ -1,10 +1,14 @@
 //! The pool as its owner sees it: started, watched, shut down.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::lineage::ShardInfo;
@@ -14,15 +18,15 @@ use crate::position::{ShardId, StartingPosition};
 use crate::record::Lag;
 use crate::stream::Stream;
 use crate::worker::builder::{Options, WorkerPoolBuilder};
-use crate::worker::dead_letter::DeadLetters;
-use crate::worker::lease_table::LeaseTable;
-use crate::worker::outcome::Outcome;
-use crate::worker::processor::Factory;
+use crate::worker::crew::Supervisors;
+use crate::worker::life::{Life, Stage};
+use crate::worker::outcome::ShardOutcome;
+use crate::worker::shared::{Common, Shared};
 use crate::worker::source::Source;
-use crate::worker::status::{Board, Entry, ShardState, ShardStatus, Stage};
+use crate::worker::status::{Board, Entry, ShardState, ShardStatus};
 use crate::worker::supervisor::Supervisor;
 
-/// Consumes a stream for an application: a worker for every shard, on a bounded number of threads.
+/// Consumes streams for an application: a worker for every shard, on a bounded number of threads.
 ///
 /// An application is a name, under which the stream keeps how far each shard is processed; another
 /// application consumes the same records on its own. Any number of pools of one application, in one
@@ -58,6 +62,11 @@ use crate::worker::supervisor::Supervisor;
 /// Dropping a pool stops it as [`shutdown`](Self::shutdown) does, however long the callbacks that
 /// are running take. A pool keeps its stream open.
 ///
+/// A pool may consume several streams: [`stream`](WorkerPoolBuilder::stream) adds another one
+/// before it is started, [`add_stream`](Self::add_stream) while it runs. They share the threads,
+/// and all their shards take turns; everything else is each stream's own. One that fails, even
+/// because its directory is gone, stops no other.
+///
 /// A pool need not run in the process that puts: give it a stream from
 /// [`Stream::open_read_only`]. All it writes is in the directory `applications/NAME` of the stream.
 ///
@@ -82,13 +91,17 @@ use crate::worker::supervisor::Supervisor;
 /// # Ok::<(), millstream::Error>(())
 /// ```
 pub struct WorkerPool {
-    pub(super) board: Arc<Board>,
-    source: Arc<dyn Tips>,
+    pub(super) life: Arc<Life>,
+    pub(super) streams: Mutex<Vec<Consumed>>,
+    add: Box<Add>,
     ticker: Ticker,
     stall_limit: Duration,
     /// Empty when nobody waits for them any more.
     threads: Vec<JoinHandle<()>>,
 }
+
+/// Begins to consume another stream.
+type Add = dyn Fn(&Stream) -> Result<Consumed> + Send + Sync;
 
 impl WorkerPool {
     /// A pool that consumes `stream` under the name `application`: 1 to 128 letters, digits and
@@ -97,35 +110,90 @@ impl WorkerPool {
         WorkerPoolBuilder::new(application, stream)
     }
 
-    /// How each shard is going, by id; closed shards that are processed to the end are there, too,
-    /// until retention has removed all that was in them and their children have got on.
-    pub fn status(&self) -> Vec<ShardStatus> {
-        let now = self.ticker.now();
-        let (shards, _) = self.board.snapshot();
-        let status = |(shard, entry): (ShardId, Entry)| {
-            let (callback_running_for, is_stalled) = entry.running_for(now, self.stall_limit);
-            ShardStatus {
-                shard,
-                state: entry.state,
-                records_processed: entry.counts.records_processed,
-                checkpoint: entry.checkpoint,
-                lag: self.lag(shard, &entry).unwrap_or_default(),
-                failed_attempts: entry.failed_attempts,
-                last_error: entry.last_error,
-                poison: entry.poison,
-                dead_letters: entry.counts.dead_letters,
-                callback_running_for,
-                is_stalled,
-            }
+    /// Consumes another stream, too, as if it had been there from the beginning; a processor gets
+    /// to know it from the factory, if that was given to
+    /// [`start_by_stream`](WorkerPoolBuilder::start_by_stream), or by its
+    /// [`Initialization`](crate::Initialization).
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let orders = millstream::Stream::builder(dir.path().join("orders")).open()?;
+    /// # let returns = millstream::Stream::builder(dir.path().join("returns")).open()?;
+    /// # use std::time::Duration;
+    /// use millstream::{Batch, Checkpointer, WorkerPool};
+    ///
+    /// let pool = WorkerPool::builder("billing", &orders)
+    ///     .start(|_| |_: &Batch, _: &mut Checkpointer<'_>| Ok(()))?;
+    /// pool.add_stream(&returns)?;
+    /// assert_eq!(pool.status().len(), 2);
+    /// pool.remove_stream(orders.path(), Duration::from_secs(10));
+    /// assert_eq!(pool.status().len(), 1);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the pool has that stream already, or has stopped; else as
+    /// [`start`](WorkerPoolBuilder::start).
+    pub fn add_stream(&self, stream: &Stream) -> Result<()> {
+        let mut streams = self.streams.lock();
+        if streams.iter().any(|other| other.is_at(stream.path())) {
+            let what = format!("{} is consumed already", stream.path().display());
+            return Err(Error::InvalidArgument(what));
+        }
+        if self.life.stage() != Stage::Consuming {
+            return Err(Error::InvalidArgument("the pool has stopped".into()));
+        }
+        streams.push((self.add)(stream)?);
+        Ok(())
+    }
+
+    /// Stops consuming the stream in this directory, as [`shutdown`](Self::shutdown) does it with
+    /// all of them, and returns the outcomes of its shards; none if the pool has no such stream.
+    /// The others go on.
+    pub fn remove_stream(
+        &self,
+        directory: impl AsRef<Path>,
+        deadline: Duration,
+    ) -> Vec<ShardOutcome> {
+        let deadline = Instant::now().checked_add(deadline);
+        let stream = {
+            let mut streams = self.streams.lock();
+            let place = streams.iter().position(|stream| stream.is_at(directory.as_ref()));
+            let Some(place) = place else { return Vec::new() };
+            streams.remove(place)
         };
-        shards.into_iter().map(status).collect()
+        stream.board.enter(Stage::Stopping);
+        let is_over = || stream.board.stage() == Stage::Finished;
+        if !self.life.wait_until(is_over, deadline) {
+            stream.board.enter(Stage::Abandoned);
+        }
+        stream.outcomes()
+    }
+
+    /// How each shard is going, stream by stream in the order in which they were added, by id;
+    /// closed shards that are processed to the end are there, too, until retention has removed all
+    /// that was in them and their children have got on.
+    pub fn status(&self) -> Vec<ShardStatus> {
+        let (now, mut status) = (self.ticker.now(), Vec::new());
+        for stream in self.streams() {
+            let shards = stream.board.snapshot().into_iter();
+            status.extend(shards.map(|(shard, entry)| {
+                let lag = stream.lag(shard, &entry).unwrap_or_default();
+                entry.status(&stream.board.stream, shard, lag, now, self.stall_limit)
+            }));
+        }
+        status
     }
 
     /// What the pool has done, and how each shard is going, as numbers for those who collect such
     /// things.
     pub fn metrics(&self) -> Snapshot {
-        let lag = |shard, position| self.source.lag_at(shard, position);
-        self.board.metrics(self.ticker.now(), self.stall_limit, lag)
+        let (now, mut metrics) = (self.ticker.now(), Snapshot::default());
+        for Consumed { board, source } in self.streams() {
+            let lag = |shard, position| source.lag_at(shard, position);
+            metrics.shards.extend(board.metrics(now, self.stall_limit, lag).shards);
+        }
+        metrics
     }
 
     /// Waits until every record that was put before this call is processed, in the shards that
@@ -139,35 +207,30 @@ impl WorkerPool {
     pub fn wait_until_idle(&self, timeout: Duration) -> bool {
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            let (shards, version) = self.board.snapshot();
-            let at_rest = |entry: &Entry| match entry.state {
-                ShardState::Idle | ShardState::Ended | ShardState::Elsewhere => true,
-                ShardState::WaitingForParents
-                | ShardState::Unowned
-                | ShardState::Running
-                | ShardState::Retrying
-                | ShardState::Parked => false,
-            };
-            // The source is asked after everybody was seen at rest: what callbacks have put is
+            let version = self.life.version();
+            let streams = self.streams();
+            let seen: Vec<_> =
+                streams.iter().map(|stream| (stream, stream.board.snapshot())).collect();
+            // The sources are asked after everybody was seen at rest: what callbacks have put is
             // there by now.
-            if shards.values().all(at_rest)
-                && self.source.shards().is_ok_and(|listed| {
-                    listed.iter().all(|shard| self.is_at_tip(shard, shards.get(&shard.id)))
-                })
+            if seen.iter().all(|(_, shards)| shards.values().all(Entry::is_at_rest))
+                && seen.iter().all(|(stream, shards)| stream.is_at_tips(shards))
             {
                 return true;
             }
-            let has_stopped = self.board.stage() == Stage::Finished;
-            if has_stopped || !self.board.wait_for_change(version, deadline) {
+            let has_stopped = self.life.stage() == Stage::Finished;
+            if has_stopped || !self.life.wait_for_change(version, deadline) {
                 return false;
             }
         }
     }
 
-    /// Has a shard tried again that is [parked](ShardState::Parked), and says whether it was: once
-    /// more with the record that it was parked for, and if that is processed, all goes on; if not,
-    /// it is parked again. To leave the record out instead, seek behind it, with
-    /// [`Application::seek_shard`](crate::Application::seek_shard).
+    /// Has a shard of the stream in this directory tried again that is
+    /// [parked](ShardState::Parked), and says whether it was: once more with the record that it was
+    /// parked for, and if that is processed, all goes on; if not, it is parked again. To leave the
+    /// record out instead, seek behind it, with
+    /// [`Application::seek_shard`](crate::Application::seek_shard). Another process does the same
+    /// with [`Application::retry_shard`](crate::Application::retry_shard).
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -179,13 +242,15 @@ impl WorkerPool {
     /// for status in pool.status() {
     ///     if status.state == ShardState::Parked {
     ///         println!("{}: {:?}", status.shard, status.last_error);
-    ///         pool.resume(status.shard);
+    ///         pool.resume(&*status.stream, status.shard);
     ///     }
     /// }
     /// # Ok::<(), millstream::Error>(())
     /// ```
-    pub fn resume(&self, shard: ShardId) -> bool {
-        self.board.resume(shard)
+    pub fn resume(&self, directory: impl AsRef<Path>, shard: ShardId) -> bool {
+        let streams = self.streams();
+        let stream = streams.iter().find(|stream| stream.is_at(directory.as_ref()));
+        stream.is_some_and(|stream| stream.board.resume(shard))
     }
 
     /// Stops: callbacks that are running finish, what they processed is checkpointed, and every
@@ -195,37 +260,26 @@ impl WorkerPool {
     /// batches are checkpointed if they were processed successfully. Until then their shards are
     /// theirs; other pools of the application ask for them, and take them after the time that
     /// [`hand_over`](crate::WorkerPoolBuilder::hand_over) sets.
-    pub fn shutdown(mut self, deadline: Duration) -> Vec<(ShardId, Outcome)> {
+    pub fn shutdown(mut self, deadline: Duration) -> Vec<ShardOutcome> {
         self.stop(Instant::now().checked_add(deadline));
-        let (shards, _) = self.board.snapshot();
-        shards.into_iter().map(|(shard, entry)| (shard, entry.outcome())).collect()
+        self.streams().iter().flat_map(Consumed::outcomes).collect()
     }
 
-    /// What is behind the last record that was processed.
-    fn lag(&self, shard: ShardId, entry: &Entry) -> Result<Lag> {
-        entry.position.map_or(Ok(Lag::default()), |position| self.source.lag_at(shard, position))
-    }
-
-    fn is_at_tip(&self, shard: &ShardInfo, entry: Option<&Entry>) -> bool {
-        match entry {
-            Some(entry) if entry.state == ShardState::Idle => {
-                shard.is_open() && self.lag(shard.id, entry).is_ok_and(|lag| lag.records == 0)
-            }
-            Some(_) => true,
-            None => self.source.is_expired(shard),
-        }
+    fn streams(&self) -> Vec<Consumed> {
+        self.streams.lock().clone()
     }
 
     /// Ends the threads; those that still run a callback at the deadline are left behind.
     fn stop(&mut self, deadline: Option<Instant>) {
-        self.board.enter(Stage::Stopping);
+        self.life.enter(Stage::Stopping);
         let threads = std::mem::take(&mut self.threads);
-        if self.board.wait_until_finished(deadline) {
+        let is_over = || self.life.stage() == Stage::Finished;
+        if self.life.wait_until(is_over, deadline) {
             for thread in threads {
                 thread.join().expect("threads of a pool do not panic");
             }
         } else {
-            self.board.enter(Stage::Abandoned);
+            self.life.enter(Stage::Abandoned);
         }
     }
 }
@@ -244,9 +298,52 @@ impl Drop for WorkerPool {
 
 impl fmt::Debug for WorkerPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (shards, _) = self.board.snapshot();
-        let states = shards.iter().map(|(shard, entry)| (shard, entry.state));
-        f.debug_map().entries(states).finish()
+        let states = |stream: Consumed| {
+            let shards = stream.board.snapshot().into_iter();
+            let states: BTreeMap<_, _> =
+                shards.map(|(shard, entry)| (shard, entry.state)).collect();
+            (stream.board.stream.clone(), states)
+        };
+        f.debug_map().entries(self.streams().into_iter().map(states)).finish()
+    }
+}
+
+/// A stream of a pool, as the pool's owner sees it.
+#[derive(Clone)]
+pub(super) struct Consumed {
+    pub(super) board: Arc<Board>,
+    source: Arc<dyn Tips>,
+}
+
+impl Consumed {
+    fn is_at(&self, directory: &Path) -> bool {
+        *self.board.stream == *directory.to_string_lossy()
+    }
+
+    fn outcomes(&self) -> Vec<ShardOutcome> {
+        let stream = &self.board.stream;
+        let outcome = |(shard, entry): (_, Entry)| {
+            let (stream, outcome) = (Arc::clone(stream), entry.outcome());
+            ShardOutcome { stream, shard, outcome }
+        };
+        self.board.snapshot().into_iter().map(outcome).collect()
+    }
+
+    /// What is behind the last record that was processed.
+    fn lag(&self, shard: ShardId, entry: &Entry) -> Result<Lag> {
+        entry.position.map_or(Ok(Lag::default()), |position| self.source.lag_at(shard, position))
+    }
+
+    /// Whether nothing has come behind what was seen.
+    fn is_at_tips(&self, seen: &BTreeMap<ShardId, Entry>) -> bool {
+        let is_at_tip = |shard: &ShardInfo| match seen.get(&shard.id) {
+            Some(entry) if entry.state == ShardState::Idle => {
+                shard.is_open() && self.lag(shard.id, entry).is_ok_and(|lag| lag.records == 0)
+            }
+            Some(_) => true,
+            None => self.source.is_expired(shard),
+        };
+        self.source.shards().is_ok_and(|listed| listed.iter().all(is_at_tip))
     }
 }
 
@@ -271,49 +368,38 @@ impl<S: Source> Tips for S {
     }
 }
 
-/// What all threads of a pool share.
-pub(super) struct Shared<S> {
-    pub(super) source: Arc<S>,
-    pub(super) table: Arc<dyn LeaseTable>,
-    pub(super) dead_letters: DeadLetters,
-    pub(super) factory: Factory,
-    pub(super) options: Options,
-    pub(super) board: Arc<Board>,
-}
-
-/// What the parts of a pool share; `path` is where the application's files are.
-pub(super) fn assemble<S: Source>(
-    source: S,
-    table: Arc<dyn LeaseTable>,
-    path: &Path,
-    options: Options,
-    factory: Factory,
-) -> Shared<S> {
-    Shared {
-        source: Arc::new(source),
-        table,
-        dead_letters: DeadLetters::in_directory(path),
-        factory,
-        options,
-        board: Arc::new(Board::new(path)),
+impl<S: Source> Shared<S> {
+    /// As the pool's owner sees it.
+    pub(super) fn consumed(&self) -> Consumed {
+        let source: Arc<dyn Tips> = Arc::clone(&self.source) as _;
+        Consumed { board: Arc::clone(&self.board), source }
     }
 }
 
-/// Starts a pool whose leases are in this table.
-pub(super) fn start<S: Source>(shared: Shared<S>, path: &Path) -> Result<WorkerPool> {
-    let Options { threads, ticker, stall_limit, .. } = shared.options.clone();
-    let (source, board) = (Arc::clone(&shared.source), Arc::clone(&shared.board));
-    let supervisor = Supervisor::new(Arc::new(shared))?;
+/// Starts the threads of a pool that consumes these streams, and those that `add` adds.
+pub(super) fn start<S: Source>(
+    common: &Common<S>,
+    options: &Options,
+    (streams, all): (Vec<Consumed>, Vec<Supervisor<S>>),
+    added: Receiver<Supervisor<S>>,
+    add: Box<Add>,
+) -> Result<WorkerPool> {
+    let Options { threads, ticker, stall_limit, .. } = options.clone();
+    let (life, queue) = (Arc::clone(&common.life), common.queue.clone());
+    let supervisors =
+        Supervisors { all, added, queue, threads, life: Arc::clone(&life), ticker: ticker.clone() };
+    let path = streams.first().map_or_else(PathBuf::new, |it| PathBuf::from(&*it.board.stream));
     let spawn = |name: String, run: Box<dyn FnOnce() + Send>| {
         let thread = thread::Builder::new().name(name).spawn(run);
-        thread.map_err(|e| Error::io("start a thread for", path, e))
+        thread.map_err(|e| Error::io("start a thread for", &path, e))
     };
     let mut handles = Vec::new();
     for index in 0..threads {
-        let worker_thread = supervisor.worker_thread();
+        let queue = common.queue.clone();
         let name = format!("millstream-worker-{index}");
-        handles.push(spawn(name, Box::new(move || worker_thread.run()))?);
+        handles.push(spawn(name, Box::new(move || queue.run()))?);
     }
-    handles.push(spawn("millstream-supervisor".into(), Box::new(|| supervisor.run()))?);
-    Ok(WorkerPool { board, source, ticker, stall_limit, threads: handles })
+    handles.push(spawn("millstream-supervisor".into(), Box::new(|| supervisors.run()))?);
+    let streams = Mutex::new(streams);
+    Ok(WorkerPool { life, streams, add, ticker, stall_limit, threads: handles })
 }

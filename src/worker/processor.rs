@@ -1,5 +1,6 @@
 //! What the user writes: a record processor, in the lifecycle of the KCL.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::Batch;
@@ -48,6 +49,8 @@ pub type ProcessorError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Initialization {
+    /// The directory of the shard's stream.
+    pub stream: Arc<str>,
     /// The shard.
     pub shard: ShardInfo,
     /// Which of the shard's [lanes](crate::WorkerPoolBuilder::lanes) it is for; 0 if it has none.

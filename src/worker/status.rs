@@ -6,18 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::metrics::{ShardCounts, ShardMetrics, Snapshot};
-use crate::os::signal::Event;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
 use crate::record::Lag;
 #[cfg(feature = "serde")]
 use crate::serialization::option_as_ms;
 use crate::worker::callback::Callback;
 use crate::worker::checkpoint::Checkpoint;
+use crate::worker::life::{Life, Stage};
 use crate::worker::outcome::Outcome;
 
 /// How one shard is going; see [`WorkerPool::status`](crate::WorkerPool::status).
@@ -39,6 +39,8 @@ use crate::worker::outcome::Outcome;
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ShardStatus {
+    /// The directory of its stream.
+    pub stream: Arc<str>,
     /// The shard.
     pub shard: ShardId,
     /// What its worker is about.
@@ -129,18 +131,6 @@ impl ShardState {
             Self::WaitingForParents | Self::Ended | Self::Elsewhere | Self::Unowned => false,
         }
     }
-}
-
-/// The life of a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
-    Consuming,
-    /// Each worker stops when its callback returns.
-    Stopping,
-    /// As before, but the owner waits no more, so that no other callback is called.
-    Abandoned,
-    /// All workers are gone.
-    Finished,
 }
 
 /// What is known of a shard.
@@ -234,6 +224,44 @@ impl Entry {
         self.counts.data_bytes_processed += batch.total_data_bytes();
     }
 
+    /// As the pool's owner sees it.
+    pub(super) fn status(
+        self,
+        stream: &Arc<str>,
+        shard: ShardId,
+        lag: Lag,
+        now: Instant,
+        stall_limit: Duration,
+    ) -> ShardStatus {
+        let (callback_running_for, is_stalled) = self.running_for(now, stall_limit);
+        ShardStatus {
+            stream: Arc::clone(stream),
+            shard,
+            state: self.state,
+            records_processed: self.counts.records_processed,
+            checkpoint: self.checkpoint,
+            lag,
+            failed_attempts: self.failed_attempts,
+            last_error: self.last_error,
+            poison: self.poison,
+            dead_letters: self.counts.dead_letters,
+            callback_running_for,
+            is_stalled,
+        }
+    }
+
+    /// Whether there is nothing to do, or not for this pool.
+    pub(super) fn is_at_rest(&self) -> bool {
+        match self.state {
+            ShardState::Idle | ShardState::Ended | ShardState::Elsewhere => true,
+            ShardState::WaitingForParents
+            | ShardState::Unowned
+            | ShardState::Running
+            | ShardState::Retrying
+            | ShardState::Parked => false,
+        }
+    }
+
     /// How long the callback that is running has been running, and whether that is too long.
     pub(super) fn running_for(&self, now: Instant, limit: Duration) -> (Option<Duration>, bool) {
         let running_for = self.callback.map(|callback| callback.running_for(now));
@@ -250,32 +278,27 @@ pub(super) struct Board {
     pub(super) application: Arc<str>,
     /// The directory of the stream.
     pub(super) stream: Arc<str>,
+    /// That of the pool, which ends its work on all streams.
+    pub(super) life: Arc<Life>,
     entries: Mutex<Entries>,
-    /// Rung with each new version.
-    changed: Condvar,
-    /// What the supervisor sleeps on.
-    pub(super) supervisor: Arc<Event>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entries {
-    /// Counts the changes of states and stages.
-    version: u64,
+    /// Of the work on this stream.
     stage: Stage,
     workers: BTreeMap<WorkerKey, Entry>,
 }
 
 impl Board {
     /// Of the application whose files are in this directory of a stream.
-    pub(super) fn new(path: &Path) -> Self {
-        let entries = Entries { version: 0, stage: Stage::Consuming, workers: BTreeMap::new() };
+    pub(super) fn new(path: &Path, life: &Arc<Life>) -> Self {
         let name = |part: Option<&Path>| part.unwrap_or(path).to_string_lossy().into();
         Self {
             application: name(path.file_name().map(Path::new)),
             stream: name(path.ancestors().nth(2)),
-            entries: Mutex::new(entries),
-            changed: Condvar::new(),
-            supervisor: Arc::default(),
+            life: Arc::clone(life),
+            entries: Mutex::default(),
         }
     }
 
@@ -286,9 +309,10 @@ impl Board {
         let entry = entries.workers.entry(worker).or_insert_with(new);
         let before = entry.state;
         change(entry);
-        if entry.state != before {
-            entries.version += 1;
-            self.changed.notify_all();
+        let has_changed = entry.state != before;
+        drop(entries);
+        if has_changed {
+            self.life.change();
         }
     }
 
@@ -311,10 +335,10 @@ impl Board {
                 is_parked = true;
             }
         }
+        drop(entries);
         if is_parked {
-            entries.version += 1;
-            self.changed.notify_all();
-            self.supervisor.notify();
+            self.life.change();
+            self.life.supervisors.notify();
         }
         is_parked
     }
@@ -325,8 +349,8 @@ impl Board {
         entries.workers.get(&worker).is_some_and(|entry| entry.state == ShardState::Parked)
     }
 
-    /// All shards as they are at one moment, and the version that is.
-    pub(super) fn snapshot(&self) -> (BTreeMap<ShardId, Entry>, u64) {
+    /// All shards as they are at one moment.
+    pub(super) fn snapshot(&self) -> BTreeMap<ShardId, Entry> {
         let entries = self.entries.lock();
         let mut shards: BTreeMap<ShardId, Entry> = BTreeMap::new();
         for ((shard, _), entry) in &entries.workers {
@@ -336,15 +360,15 @@ impl Board {
             };
             shards.insert(*shard, entry);
         }
-        (shards, entries.version)
+        shards
     }
 
     /// There is nothing to say of the shard any more.
     pub(super) fn forget(&self, shard: ShardId) {
         let mut entries = self.entries.lock();
         entries.workers.retain(|(of, _), _| *of != shard);
-        entries.version += 1;
-        self.changed.notify_all();
+        drop(entries);
+        self.life.change();
     }
 
     /// Changes all entries, but none of their states.
@@ -361,7 +385,7 @@ impl Board {
         lag: impl Fn(ShardId, StartingPosition) -> Result<Lag>,
     ) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        for (shard, entry) in self.snapshot().0 {
+        for (shard, entry) in self.snapshot() {
             let (callback_running_for, is_stalled) = entry.running_for(now, stall_limit);
             snapshot.shards.push(ShardMetrics {
                 application: Arc::clone(&self.application),
@@ -382,43 +406,16 @@ impl Board {
         snapshot
     }
 
-    /// Waits for a version after this one; false if there was none by the deadline.
-    pub(super) fn wait_for_change(&self, version: u64, deadline: Option<Instant>) -> bool {
-        self.wait_while(deadline, |entries| entries.version == version)
-    }
-
     pub(super) fn stage(&self) -> Stage {
-        self.entries.lock().stage
+        self.entries.lock().stage.max(self.life.stage())
     }
 
-    /// Goes on to a later stage.
+    /// Has the work on this stream go on to a later stage.
     pub(super) fn enter(&self, stage: Stage) {
         let mut entries = self.entries.lock();
         entries.stage = entries.stage.max(stage);
-        entries.version += 1;
-        self.changed.notify_all();
         drop(entries);
-        self.supervisor.notify();
-    }
-
-    /// Waits until all workers are gone; false if they are not by the deadline.
-    pub(super) fn wait_until_finished(&self, deadline: Option<Instant>) -> bool {
-        self.wait_while(deadline, |entries| entries.stage != Stage::Finished)
-    }
-
-    /// False if the condition still holds at the deadline, which is never if there is none.
-    fn wait_while(&self, deadline: Option<Instant>, condition: impl Fn(&Entries) -> bool) -> bool {
-        let mut entries = self.entries.lock();
-        while condition(&entries) {
-            match deadline {
-                None => self.changed.wait(&mut entries),
-                Some(deadline) => {
-                    if self.changed.wait_until(&mut entries, deadline).timed_out() {
-                        return !condition(&entries);
-                    }
-                }
-            }
-        }
-        true
+        self.life.change();
+        self.life.supervisors.notify();
     }
 }

@@ -1,11 +1,12 @@
-//! Who works when: the supervisor keeps the workers that have nothing to do, and hands those that
-//! have to the threads; a thread gives a worker a turn.
+//! Who works when: the supervisor of a stream keeps the workers that have nothing to do, and hands
+//! those that have to the threads of the pool; a thread gives a worker a turn.
 //!
 //! A worker that has more to do goes back to the end of the queue of the ready ones by itself; so
-//! the shards take turns, and a busy pool does not need its supervisor. Everything else goes
+//! the shards take turns, and a busy pool does not need its supervisors. Everything else goes
 //! through the supervisor: it wakes the idle, waits before it retries the failed, has the leases
-//! looked at, and ends the threads when no worker is left. It reads no clock but the pool's, and
-//! sleeps in one place, so that a test can take it step by step.
+//! looked at, and comes to its end when no worker is left. It reads no clock but the pool's, and
+//! never sleeps, so that one thread can look after many streams, and a test can take it step by
+//! step.
 
 use std::any::Any;
 use std::mem;
@@ -17,61 +18,24 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::error::Result;
 use crate::worker::coordinator::{Coordinator, Taken};
-use crate::worker::pool::Shared;
+use crate::worker::crew::{Queue, Ready};
+use crate::worker::life::Stage;
 use crate::worker::shard_worker::{ShardWorker, Turn};
+use crate::worker::shared::Shared;
 use crate::worker::source::Source;
-use crate::worker::status::{ShardState, Stage};
+use crate::worker::status::ShardState;
 
 /// How often a source that cannot tell of news is asked for some.
 const SHORTEST_POLL: Duration = Duration::from_millis(1);
 const LONGEST_POLL: Duration = Duration::from_millis(50);
-/// How long "until something happens" is.
-const FOREVER: Duration = Duration::MAX;
 
-/// A worker that is ready; none ends the thread that takes it.
-type Ready<S> = Option<ShardWorker<S>>;
 /// A worker that is not ready, and why.
-type Returned<S> = (ShardWorker<S>, Turn);
-
-/// Gives workers their turns.
-pub(super) struct WorkerThread<S: Source> {
-    pool: Arc<Shared<S>>,
-    ready: (Sender<Ready<S>>, Receiver<Ready<S>>),
-    returned: Sender<Returned<S>>,
-}
-
-impl<S: Source> WorkerThread<S> {
-    pub(super) fn run(self) {
-        while let Ok(Some(worker)) = self.ready.1.recv() {
-            self.give_turn(worker);
-        }
-    }
-
-    /// Gives a turn to the worker that is ready for the longest, if there is one.
-    #[cfg(test)]
-    pub(super) fn run_once(&self) {
-        if let Ok(Some(worker)) = self.ready.1.try_recv() {
-            self.give_turn(worker);
-        }
-    }
-
-    fn give_turn(&self, mut worker: ShardWorker<S>) {
-        let stops = self.pool.board.stage() != Stage::Consuming;
-        let turn = if stops { worker.stop(&self.pool) } else { worker.turn(&self.pool) };
-        // The supervisor has the other ends as long as there is a worker, so no send fails.
-        if turn == Turn::Again {
-            let _ = self.ready.0.send(Some(worker));
-        } else {
-            let _ = self.returned.send((worker, turn));
-            self.pool.board.supervisor.notify();
-        }
-    }
-}
+pub(super) type Returned<S> = (ShardWorker<S>, Turn);
 
 /// Keeps the workers that are not ready.
 pub(super) struct Supervisor<S: Source> {
     pool: Arc<Shared<S>>,
-    ready: (Sender<Ready<S>>, Receiver<Ready<S>>),
+    ready: Queue<S>,
     returned: (Sender<Returned<S>>, Receiver<Returned<S>>),
     coordinator: Coordinator,
     /// Those that have nothing to read, or not enough, and when they have something to do all the
@@ -94,12 +58,12 @@ pub(super) struct Supervisor<S: Source> {
 }
 
 impl<S: Source> Supervisor<S> {
-    /// Takes what is this pool's share at once; no thread runs yet.
-    pub(super) fn new(pool: Arc<Shared<S>>) -> Result<Self> {
+    /// Takes what is this pool's share at once; those who work wait in the queue.
+    pub(super) fn new(pool: Arc<Shared<S>>, ready: &Queue<S>) -> Result<Self> {
         let now = pool.options.ticker.now();
         let mut supervisor = Self {
             pool,
-            ready: unbounded(),
+            ready: ready.clone(),
             returned: unbounded(),
             coordinator: Coordinator::default(),
             idle: Vec::new(),
@@ -118,22 +82,9 @@ impl<S: Source> Supervisor<S> {
         Ok(supervisor)
     }
 
-    /// What a thread runs beside the supervisor's.
-    pub(super) fn worker_thread(&self) -> WorkerThread<S> {
-        WorkerThread {
-            pool: Arc::clone(&self.pool),
-            ready: self.ready.clone(),
-            returned: self.returned.0.clone(),
-        }
-    }
-
-    /// Runs until the pool stops and the last worker is gone.
-    pub(super) fn run(mut self) {
-        while let Some(until) = self.step() {
-            let now = self.pool.options.ticker.now();
-            let timeout = until.map_or(FOREVER, |until| until.saturating_duration_since(now));
-            self.lists |= self.pool.board.supervisor.wait_for(timeout);
-        }
+    /// The set of shards may have changed.
+    pub(super) fn list(&mut self) {
+        self.lists = true;
     }
 
     /// Does what is to be done now, and says until when there is nothing more unless something
@@ -187,7 +138,8 @@ impl<S: Source> Supervisor<S> {
 
     /// Puts a worker into the queue of the ready ones.
     fn hand_out(&self, worker: ShardWorker<S>) {
-        let _ = self.ready.0.send(Some(worker));
+        let (pool, returned) = (Arc::clone(&self.pool), self.returned.0.clone());
+        self.ready.push(Ready { pool, returned, worker });
     }
 
     /// Hands out a worker that had nothing to do until now.
@@ -286,7 +238,7 @@ impl<S: Source> Supervisor<S> {
             if due.is_some_and(|due| due <= now) || worker.has_news(&self.pool.source) {
                 self.wake(worker);
             } else {
-                look_again |= !worker.listen(&self.pool.source, &self.pool.board.supervisor);
+                look_again |= !worker.listen(&self.pool.source, &self.pool.board.life.supervisors);
                 self.idle.push((due, worker));
             }
         }
@@ -312,13 +264,11 @@ impl<S: Source> Supervisor<S> {
 }
 
 impl<S: Source> Drop for Supervisor<S> {
-    /// No worker is left: ends the threads, and lets the owner know.
+    /// No worker is left: lets the owner know.
     fn drop(&mut self) {
-        for _ in 0..self.pool.options.threads {
-            let _ = self.ready.0.send(None);
-        }
         #[cfg(feature = "metrics")]
         self.publish();
+        self.pool.totals.forget(&self.pool.board.stream);
         self.pool.board.enter(Stage::Finished);
     }
 }

@@ -19,7 +19,7 @@ fn work(place: &Place) -> Ran {
         seen.display()
     );
     let args = ["work", &place.stream, "--app", "load", "-K ", "--until-idle", "--batch", "16"];
-    let more = ["--exec", &exec, "--each-batch", "--dead-letters-after", "1"];
+    let more = ["--exec", &exec, "--each-batch", "--on-poison", "dead-letter", "--attempts", "1"];
     let mut command = crate::harness::millstream(&[&args[..], &more].concat());
     command.current_dir(place.root()).output().unwrap().into()
 }

@@ -18,3 +18,4 @@ mod tail;
 mod top;
 mod verify;
 mod work;
+mod work_policies;

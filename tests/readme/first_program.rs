@@ -23,8 +23,8 @@ fn main() -> millstream::Result<()> {
     if !pool.wait_until_idle(Duration::from_secs(10)) {
         eprintln!("not everything has been processed: {:?}", pool.status());
     }
-    for (shard, outcome) in pool.shutdown(Duration::from_secs(10)) {
-        println!("{shard}: {outcome:?}");
+    for shard in pool.shutdown(Duration::from_secs(10)) {
+        println!("{}: {:?}", shard.shard, shard.outcome);
     }
     stream.close()
 }

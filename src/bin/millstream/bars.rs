@@ -1,6 +1,7 @@
 //! A bar for each shard on standard error: how far its worker is, how far behind, how fast.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use millstream::{ShardId, ShardState, ShardStatus};
@@ -12,7 +13,7 @@ const TEMPLATE: &str = "{prefix} [{wide_bar}] {human_pos:>10} done  lag {msg:>8}
 #[derive(Default)]
 pub(crate) struct ShardBars {
     multi: MultiProgress,
-    bars: BTreeMap<ShardId, ProgressBar>,
+    bars: BTreeMap<(Arc<str>, ShardId), ProgressBar>,
 }
 
 impl ShardBars {
@@ -37,10 +38,16 @@ impl ShardBars {
         if self.is_hidden() {
             return;
         }
+        let is_one_stream = shards.iter().all(|status| status.stream == shards[0].stream);
         for status in shards {
-            let bar = self.bars.entry(status.shard).or_insert_with(|| {
+            let key = (Arc::clone(&status.stream), status.shard);
+            let bar = self.bars.entry(key).or_insert_with(|| {
                 let bar = ProgressBar::new(0).with_style(style());
-                self.multi.add(bar.with_prefix(status.shard.to_string()))
+                let name = match is_one_stream {
+                    true => status.shard.to_string(),
+                    false => format!("{} {}", status.stream, status.shard),
+                };
+                self.multi.add(bar.with_prefix(name))
             });
             bar.set_length((status.records_processed + status.lag.records).max(1));
             bar.set_position(status.records_processed);

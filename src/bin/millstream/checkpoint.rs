@@ -19,6 +19,7 @@ Examples:
   millstream checkpoint seek data/orders 4096 --app load --shard 2 --reason 'skip a bad batch'
   millstream checkpoint set data/orders 4096 --app load --shard 2 --reason 'loaded by hand'
   millstream checkpoint reset data/orders --app load --reason 'the table was dropped'
+  millstream checkpoint retry data/orders --app load --shard 2
 
 All of them can run beside the application's workers.")]
 pub(crate) struct Args {
@@ -55,6 +56,14 @@ Example:
 Example:
   millstream checkpoint reset data/orders --app load --reason 'the table was dropped'")]
     Reset(Reset),
+    /// Has a shard tried again that is parked, because a record of it cannot be processed.
+    ///
+    /// The workers that have it begin anew at its checkpoint. To leave the record out, `seek`
+    /// behind it instead.
+    #[command(after_help = "\
+Example:
+  millstream checkpoint retry data/orders --app load --shard 2")]
+    Retry(Retry),
 }
 
 #[derive(clap::Args)]
@@ -97,6 +106,15 @@ struct Reset {
     /// Why; kept with the application.
     #[arg(long, value_name = "TEXT")]
     reason: String,
+}
+
+#[derive(clap::Args)]
+struct Retry {
+    #[command(flatten)]
+    place: Place,
+    /// The shard: its id, or its index.
+    #[arg(long, value_name = "SHARD", value_parser = parse_shard)]
+    shard: ShardId,
 }
 
 fn parse_position(text: &str) -> Result<StartingPosition, String> {
@@ -147,6 +165,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 None => application.seek(horizon, &reset.reason)?,
             }
             show(&reset.place, &application)
+        }
+        Verb::Retry(retry) => {
+            let application = open(&retry.place)?;
+            application.retry_shard(retry.shard)?;
+            show(&retry.place, &application)
         }
     }
 }

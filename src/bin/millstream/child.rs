@@ -33,13 +33,14 @@ pub(crate) struct Children {
 }
 
 impl Children {
-    pub(crate) fn new(command: &str, app: &str, stream: &Path) -> Self {
-        Self {
-            command: command.into(),
-            app: app.into(),
-            stream: stream.into(),
-            running: Arc::default(),
-        }
+    pub(crate) fn new(command: &str, app: &str) -> Self {
+        let stream = Path::new("").into();
+        Self { command: command.into(), app: app.into(), stream, running: Arc::default() }
+    }
+
+    /// Those for the shards of this stream.
+    pub(crate) fn of(&self, stream: &Path) -> Self {
+        Self { stream: stream.into(), ..self.clone() }
     }
 
     /// Starts a child for the shard.

@@ -36,7 +36,7 @@ const NEW: &str = ".new";
 /// power cut that takes checkpoints back. Lines are synced before they are checkpointed. A rewind
 /// writes what comes again into files of its own.
 ///
-/// Give each application a directory of its own.
+/// Give each application, and each stream, a directory of its own.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();

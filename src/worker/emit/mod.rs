@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::lineage::ShardInfo;
 use crate::record::Record;
+use crate::stream::Stream;
 use crate::worker::builder::WorkerPoolBuilder;
 use crate::worker::checkpoint::CheckpointPolicy;
 use crate::worker::pool::WorkerPool;
@@ -241,9 +242,42 @@ impl WorkerPoolBuilder {
         F: Fn(&ShardInfo) -> E + Send + Sync + 'static,
         E: Emitter + 'static,
     {
+        self.start_emitting_by_stream(buffer, move |_, shard| factory(shard))
+    }
+
+    /// As [`start_emitting`](Self::start_emitting), with a factory that is told which
+    /// [`stream`](Self::stream) the shard is of.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let orders = millstream::Stream::builder(dir.path().join("orders")).open()?;
+    /// # let returns = millstream::Stream::builder(dir.path().join("returns")).open()?;
+    /// # let archive = dir.path().join("archive");
+    /// use millstream::{EmitBuffer, JsonLines, WorkerPool};
+    ///
+    /// let builder = WorkerPool::builder("archive", &orders).stream(&returns);
+    /// let buffer = EmitBuffer::default();
+    /// let pool = builder.start_emitting_by_stream(buffer, move |stream, _shard| {
+    ///     // Shards of different streams have the same names.
+    ///     JsonLines::new(archive.join(stream.path().file_name().unwrap_or_default()))
+    /// })?;
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_emitting_by_stream<F, E>(
+        self,
+        buffer: EmitBuffer,
+        factory: F,
+    ) -> Result<WorkerPool>
+    where
+        F: Fn(&Stream, &ShardInfo) -> E + Send + Sync + 'static,
+        E: Emitter + 'static,
+    {
         let ticker = self.ticker();
-        self.lanes(1)
-            .checkpoints(CheckpointPolicy::Manual)
-            .start(move |shard| Emitting::new(factory(shard), buffer, ticker.clone()))
+        self.lanes(1).checkpoints(CheckpointPolicy::Manual).start_by_stream(move |stream, shard| {
+            Emitting::new(factory(stream, shard), buffer, ticker.clone())
+        })
     }
 }

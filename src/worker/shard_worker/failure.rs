@@ -8,10 +8,11 @@ use crate::error::Result;
 use crate::position::{SequenceNumber, StartingPosition};
 use crate::record::Limit;
 use crate::worker::journal::Change;
+use crate::worker::life::Stage;
 use crate::worker::poison::OnPoison;
-use crate::worker::pool::Shared;
+use crate::worker::shared::Shared;
 use crate::worker::source::Source;
-use crate::worker::status::{ShardState, Stage};
+use crate::worker::status::ShardState;
 use crate::worker::supervisor::caught;
 
 impl<S: Source> ShardWorker<S> {
@@ -54,7 +55,7 @@ impl<S: Source> ShardWorker<S> {
                     Turn::Park
                 }
                 OnPoison::Stop => {
-                    pool.board.enter(Stage::Stopping);
+                    pool.board.life.enter(Stage::Stopping);
                     retry
                 }
             },

@@ -3,10 +3,11 @@
 use super::{ShardWorker, Turn, callback};
 use crate::worker::checkpoint::Checkpointer;
 use crate::worker::journal::Change;
+use crate::worker::life::Stage;
 use crate::worker::outcome::Outcome;
-use crate::worker::pool::Shared;
+use crate::worker::shared::Shared;
 use crate::worker::source::Source;
-use crate::worker::status::{ShardState, Stage};
+use crate::worker::status::ShardState;
 use crate::worker::supervisor::caught;
 
 impl<S: Source> ShardWorker<S> {

@@ -22,8 +22,8 @@ use crate::worker::journal::Change;
 use crate::worker::lane::{Found, Lane};
 use crate::worker::linger::Lingering;
 use crate::worker::poison::PoisonSearch;
-use crate::worker::pool::Shared;
 use crate::worker::processor::{Initialization, ProcessorError, RecordProcessor};
+use crate::worker::shared::Shared;
 use crate::worker::source::Source;
 use crate::worker::status::{ShardState, WorkerKey};
 use crate::worker::supervisor::caught;
@@ -176,6 +176,7 @@ impl<S: Source> ShardWorker<S> {
         let running = Running { processor, cursor, lingering, delivered, taken, unsaved };
         let running = self.running.insert(running);
         let initialization = Initialization {
+            stream: Arc::clone(&pool.board.stream),
             shard: self.shard.clone(),
             checkpoint,
             lane: key.1,

@@ -102,7 +102,7 @@ fn a_lease_that_is_found_lost_at_the_shutdown_is_reported() {
     });
     let pool = fixture.start(recorder);
     assert!(pool.wait_until_idle(LONG));
-    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Elsewhere)]);
+    assert_eq!(shut_down(pool, LONG), [(S0, Outcome::Elsewhere)]);
     assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
 }
 
@@ -118,6 +118,6 @@ fn a_processor_is_told_that_its_lease_is_lost() {
     }));
     wait_for_state(&pool, S0, ShardState::Elsewhere);
     assert_eq!(fixture.log.calls().last(), Some(&Call::LeaseLost(S0)));
-    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Elsewhere)]);
+    assert_eq!(shut_down(pool, LONG), [(S0, Outcome::Elsewhere)]);
     assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
 }

@@ -6,7 +6,7 @@ use crate::os::clock::Ticker;
 use crate::record::Record;
 use crate::stream::Stream;
 use crate::worker::emit::{EmitBuffer, Emitter, Emitting};
-use crate::worker::status::Stage;
+use crate::worker::life::Stage;
 
 const S0: ShardId = ShardId::new(0);
 const SECOND: Duration = Duration::from_secs(1);

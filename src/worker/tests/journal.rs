@@ -9,8 +9,10 @@ use crate::metrics::{ShardCounts, ShardMetrics, Snapshot};
 use crate::os::clock::Ticker;
 use crate::record::Lag;
 use crate::worker::OnPoison;
-use crate::worker::status::{Board, Stage};
-use crate::worker::supervisor::{Supervisor, WorkerThread};
+use crate::worker::crew::Queue;
+use crate::worker::life::Stage;
+use crate::worker::status::Board;
+use crate::worker::supervisor::Supervisor;
 
 const S0: ShardId = ShardId::new(0);
 const LIMIT: Duration = Duration::from_secs(60);
@@ -19,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub(super) struct Stepped {
     pub(super) board: Arc<Board>,
     supervisor: Mutex<Option<Supervisor<Arc<Script>>>>,
-    thread: Mutex<Option<WorkerThread<Arc<Script>>>>,
+    thread: Mutex<Option<Queue<Arc<Script>>>>,
     pub(super) ticker: Ticker,
 }
 
@@ -65,10 +67,11 @@ impl Stepped {
         Arc::new_cyclic(|stepped| {
             let factory = factory(stepped.clone());
             let (source, options) = (Arc::clone(&fixture.source), fixture.options.clone());
-            let shared = pool::assemble(source, table, &path, options, factory);
+            let common = Common::new();
+            let shared = Shared::new(source, table, &path, options, factory, &common);
             let (board, ticker) = (Arc::clone(&shared.board), shared.options.ticker.clone());
-            let supervisor = Supervisor::new(Arc::new(shared)).unwrap();
-            let thread = Mutex::new(Some(supervisor.worker_thread()));
+            let supervisor = Supervisor::new(Arc::new(shared), &common.queue).unwrap();
+            let thread = Mutex::new(Some(common.queue));
             Self { board, supervisor: Mutex::new(Some(supervisor)), thread, ticker }
         })
     }

@@ -50,8 +50,8 @@ impl Files {
     fn begin(&self, checkpoint: Checkpoint) -> JsonLines {
         let mut files = JsonLines::new(self.path()).ticker(&self.ticker);
         let shard = self.stream.shards().remove(0);
-        let (lane, pending, attempt) = (0, None, 1);
-        let initialization = Initialization { shard, lane, checkpoint, pending, attempt };
+        let (stream, lane, pending, attempt) = ("data/orders".into(), 0, None, 1);
+        let initialization = Initialization { stream, shard, lane, checkpoint, pending, attempt };
         files.initialize(&initialization).unwrap();
         files
     }

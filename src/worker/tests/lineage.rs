@@ -101,7 +101,7 @@ fn shards_that_appear_get_a_worker_from_their_first_record_on() {
     assert_eq!(fixture.log.records(S0), [last]);
     assert_eq!(fixture.log.records(child), of_child);
     let outcomes = [(S0, Outcome::Ended), (child, Outcome::Stopped)];
-    assert_eq!(pool.shutdown(LONG), outcomes);
+    assert_eq!(shut_down(pool, LONG), outcomes);
 }
 
 #[test]

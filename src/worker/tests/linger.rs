@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::os::clock::Ticker;
+use crate::worker::life::Stage;
 use crate::worker::linger::Linger;
-use crate::worker::status::Stage;
 
 const S0: ShardId = ShardId::new(0);
 const WAIT: Duration = Duration::from_secs(60);

@@ -24,10 +24,11 @@ fn a_pool_over_a_thousand_shards_is_fair_on_four_threads() {
     let (database, options) = (Arc::new(Database::default()), fixture.options.clone());
     let table = RemoteTable::connect(&database, &options.ticker, LONG);
     let (source, path) = (Arc::clone(&fixture.source), fixture.directory.path());
-    let shared = pool::assemble(source, Arc::new(table), path, options, factory);
-    let pool = pool::start(shared, path).unwrap();
+    let common = Common::new();
+    let shared = Shared::new(source, Arc::new(table), path, options, factory, &common);
+    let pool = start(shared, &common).unwrap();
     assert!(pool.wait_until_idle(LONG));
-    let outcomes = pool.shutdown(LONG);
+    let outcomes = shut_down(pool, LONG);
     assert_eq!(outcomes.len(), SHARDS as usize);
     assert!(outcomes.iter().all(|(_, outcome)| *outcome == Outcome::Stopped));
     // Whenever a shard has come to its end, every other one is half-way at least, but for those

@@ -25,25 +25,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::never;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lineage::ShardInfo;
 use crate::position::{SequenceNumber, ShardId};
 use crate::record::Limit;
-use crate::worker::builder::{Options, RetryDelay};
+use crate::stream::Stream;
+use crate::worker::builder::Options;
 use crate::worker::control_table::ControlTable;
+use crate::worker::crew::Queue;
 use crate::worker::lease::Lease;
 use crate::worker::lease_table::LeaseTable;
-use crate::worker::pool::{self, Shared, WorkerPool};
+use crate::worker::pool::{self, WorkerPool};
 use crate::worker::processor::Factory;
+use crate::worker::retry_delay::RetryDelay;
+use crate::worker::shared::{Common, Shared};
 use crate::worker::status::Board;
-use crate::worker::supervisor::{Supervisor, WorkerThread};
+use crate::worker::supervisor::Supervisor;
 use crate::worker::{
-    Checkpoint, CheckpointPolicy, Checkpointer, Initialization, PendingCheckpoint, ProcessorError,
-    RecordProcessor, ShardState, ShardStatus,
+    Checkpoint, CheckpointPolicy, Checkpointer, Initialization, Outcome, PendingCheckpoint,
+    ProcessorError, RecordProcessor, ShardOutcome, ShardState, ShardStatus,
 };
 use script::Script;
 
@@ -182,7 +187,7 @@ impl RecordProcessor for Recorder {
 /// A pool that does something when the test says so.
 struct Driven {
     board: Arc<Board>,
-    thread: WorkerThread<Arc<Script>>,
+    thread: Queue<Arc<Script>>,
     supervisor: Supervisor<Arc<Script>>,
 }
 
@@ -247,19 +252,20 @@ impl Fixture {
 
     /// A pool of the application with this name.
     fn start_as(&self, application: &str, factory: Factory) -> Result<WorkerPool> {
-        let (shared, path) = self.assemble(application, factory)?;
-        pool::start(shared, &path)
+        let common = Common::new();
+        start(self.assemble(application, factory, &common)?, &common)
     }
 
     fn assemble(
         &self,
         application: &str,
         factory: Factory,
-    ) -> Result<(Shared<Arc<Script>>, PathBuf)> {
-        let table = ControlTable::join(self.directory.path(), application)?;
+        common: &Common<Arc<Script>>,
+    ) -> Result<Shared<Arc<Script>>> {
+        let table = ControlTable::join(self.directory.path(), application, None)?;
         let path = table.path().to_owned();
         let (source, options) = (Arc::clone(&self.source), self.options.clone());
-        Ok((pool::assemble(source, Arc::new(table), &path, options, factory), path))
+        Ok(Shared::new(source, Arc::new(table), &path, options, factory, common))
     }
 
     /// A pool without threads, whose processors are all like this one.
@@ -267,10 +273,11 @@ impl Fixture {
         let factory = Box::new(move |shard: &ShardInfo| -> Box<dyn RecordProcessor> {
             Box::new(Recorder { shard: shard.id, ..recorder.clone() })
         });
-        let (shared, _) = self.assemble("billing", factory).unwrap();
+        let common = Common::new();
+        let shared = self.assemble("billing", factory, &common).unwrap();
         let board = Arc::clone(&shared.board);
-        let supervisor = Supervisor::new(Arc::new(shared)).unwrap();
-        Driven { board, thread: supervisor.worker_thread(), supervisor }
+        let supervisor = Supervisor::new(Arc::new(shared), &common.queue).unwrap();
+        Driven { board, thread: common.queue, supervisor }
     }
 
     /// A pool whose processors are all like this one.
@@ -290,7 +297,7 @@ impl Fixture {
 
     /// Another one who looks at the application's leases.
     fn table(&self) -> Arc<ControlTable> {
-        Arc::new(ControlTable::join(self.directory.path(), "billing").unwrap())
+        Arc::new(ControlTable::join(self.directory.path(), "billing", None).unwrap())
     }
 
     fn stored_checkpoint(&self, shard: ShardId) -> Checkpoint {
@@ -303,9 +310,30 @@ impl Fixture {
     }
 }
 
+/// Starts a pool that consumes one stream.
+fn start(shared: Shared<Arc<Script>>, common: &Common<Arc<Script>>) -> Result<WorkerPool> {
+    let (options, consumed) = (shared.options.clone(), shared.consumed());
+    let supervisor = Supervisor::new(Arc::new(shared), &common.queue)?;
+    let opened = (vec![consumed], vec![supervisor]);
+    let add = |_: &Stream| Err(Error::InvalidArgument("the source is a script".into()));
+    pool::start(common, &options, opened, never(), Box::new(add))
+}
+
+/// Has a shard of the only stream tried again that is parked.
+fn resume(pool: &WorkerPool, shard: ShardId) -> bool {
+    pool.resume(&*pool.status()[0].stream, shard)
+}
+
+/// The outcomes of the shards of a pool that is shut down.
+fn shut_down(pool: WorkerPool, deadline: Duration) -> Vec<(ShardId, Outcome)> {
+    let outcomes = pool.shutdown(deadline).into_iter();
+    outcomes.map(|ShardOutcome { shard, outcome, .. }| (shard, outcome)).collect()
+}
+
 /// Takes a lease of `billing`, from whoever has it.
 fn take_lease(applications: &Path, shard: ShardId) -> Lease {
-    let table: Arc<dyn LeaseTable> = Arc::new(ControlTable::join(applications, "billing").unwrap());
+    let table: Arc<dyn LeaseTable> =
+        Arc::new(ControlTable::join(applications, "billing", None).unwrap());
     loop {
         let seen = table.read(shard).unwrap();
         if let Some(lease) = Lease::take(Arc::clone(&table), shard, &seen).unwrap() {
@@ -333,10 +361,11 @@ fn status(pool: &WorkerPool, shard: ShardId) -> ShardStatus {
 fn wait_for_state(pool: &WorkerPool, shard: ShardId, state: ShardState) {
     let deadline = Instant::now() + LONG;
     loop {
-        let (entries, version) = pool.board.snapshot();
+        let version = pool.life.version();
+        let entries = pool.streams.lock()[0].board.snapshot();
         if entries.get(&shard).is_some_and(|entry| entry.state == state) {
             return;
         }
-        assert!(pool.board.wait_for_change(version, Some(deadline)), "{shard} is never {state:?}");
+        assert!(pool.life.wait_for_change(version, Some(deadline)), "{shard} is never {state:?}");
     }
 }

@@ -137,7 +137,7 @@ fn a_parked_shard_is_left_alone_until_the_next_start() {
         std::thread::yield_now();
     }
     assert!(!pool.wait_until_idle(Duration::ZERO));
-    let outcomes = pool.shutdown(LONG);
+    let outcomes = shut_down(pool, LONG);
     assert!(matches!(outcomes[0].1, Outcome::Failed { .. }), "{outcomes:?}");
     assert_eq!(fixture.stored_checkpoint(S0), after(put[0]));
     fixture.run(fixture.recorder());
@@ -161,16 +161,16 @@ fn a_parked_shard_that_is_resumed_goes_on_when_its_record_can_be_processed() {
     }));
     wait_for_state(&pool, S0, ShardState::Parked);
     let before = attempts.load(Ordering::SeqCst);
-    assert!(!pool.resume(S1), "it is not parked");
-    assert!(pool.resume(S0));
+    assert!(!resume(&pool, S1), "it is not parked");
+    assert!(resume(&pool, S0));
     wait_for_state(&pool, S0, ShardState::Parked);
     assert_eq!(attempts.load(Ordering::SeqCst), before + 1, "tried once more");
     assert_eq!(fixture.log.records(S0), put[..1]);
     is_repaired.store(true, Ordering::SeqCst);
-    assert!(pool.resume(S0));
+    assert!(resume(&pool, S0));
     assert!(pool.wait_until_idle(LONG));
     assert_eq!(fixture.log.records(S0), put);
-    assert!(!pool.resume(S0));
+    assert!(!resume(&pool, S0));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn the_pool_stops_by_itself_if_it_is_told_so() {
     let batches = Arc::default();
     let pool = fixture.start(fails_at(fixture.recorder(), &[put[1]], &batches));
     assert!(!pool.wait_until_idle(LONG), "it has stopped");
-    let outcomes = pool.shutdown(LONG);
+    let outcomes = shut_down(pool, LONG);
     let error = format!("{} is poison", put[1]);
     assert_eq!(outcomes[0], (S0, Outcome::Failed { attempts: 1, error }));
     assert_eq!(outcomes[1], (S1, Outcome::Stopped));

@@ -39,10 +39,10 @@ fn a_checkpoint_comes_after_so_much_time_though_nothing_is_read() {
     let pool = fixture.start(fixture.recorder());
     assert!(pool.wait_until_idle(LONG));
     fixture.options.ticker.advance(HOUR - Duration::from_secs(1));
-    pool.board.supervisor.notify();
+    pool.life.supervisors.notify();
     assert_eq!(status(&pool, S0).checkpoint, Checkpoint::TrimHorizon);
     fixture.options.ticker.advance(Duration::from_secs(1));
-    pool.board.supervisor.notify();
+    pool.life.supervisors.notify();
     while fixture.stored_checkpoint(S0) != after(put[1]) {
         std::thread::yield_now();
     }

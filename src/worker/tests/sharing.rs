@@ -49,7 +49,7 @@ fn a_shard_that_was_lost_is_begun_again_when_the_callback_has_returned() {
     });
     // And another pool, which leaves at once.
     lose_in_callback(|applications| {
-        let table = Arc::new(ControlTable::join(applications, "billing").unwrap());
+        let table = Arc::new(ControlTable::join(applications, "billing", None).unwrap());
         let seen = table.read(S0).unwrap();
         let lease = Lease::take(Arc::clone(&table) as Arc<dyn LeaseTable>, S0, &seen).unwrap();
         table.leave().unwrap();
@@ -62,31 +62,30 @@ fn lose_in_callback(lose: impl Fn(&Path) -> Option<Lease> + Send + Sync + 'stati
     let mut fixture = Fixture::new(1);
     (fixture.options.look_interval, fixture.options.hand_over) = (Duration::ZERO, Duration::ZERO);
     let put = fixture.source.put_many(ShardId::new(0), 2);
-    let supervisor: Arc<Mutex<Option<Supervisor<Arc<Script>>>>> = Arc::default();
-    let (of_callback, applications) =
-        (Arc::clone(&supervisor), fixture.directory.path().to_owned());
+    let driven: Arc<Mutex<Option<Driven>>> = Arc::default();
+    let (of_callback, applications) = (Arc::clone(&driven), fixture.directory.path().to_owned());
     let (log, is_first) = (fixture.log.clone(), AtomicBool::new(true));
     let begun_meanwhile = Arc::new(Mutex::new(None));
     let begun = Arc::clone(&begun_meanwhile);
     let recorder = fixture.recorder().on_batch(move |_, _| {
         if is_first.swap(false, Ordering::SeqCst) {
             let _lease = lose(&applications);
-            let mut supervisor = of_callback.lock();
-            let supervisor = supervisor.as_mut().unwrap();
+            let mut driven = of_callback.lock();
+            let driven = driven.as_mut().unwrap();
             for _ in 0..10 {
-                supervisor.step();
-                supervisor.worker_thread().run_once();
+                driven.supervisor.step();
+                driven.thread.run_once();
             }
             let is_begun = |call: &&Call| matches!(call, Call::Initialize(..));
             *begun.lock() = Some(log.calls().iter().filter(is_begun).count());
         }
         Ok(())
     });
-    let driven = fixture.drive(recorder);
-    *supervisor.lock() = Some(driven.supervisor);
+    *driven.lock() = Some(fixture.drive(recorder));
+    let thread = driven.lock().as_ref().unwrap().thread.clone();
     for _ in 0..20 {
-        supervisor.lock().as_mut().unwrap().step();
-        driven.thread.run_once();
+        driven.lock().as_mut().unwrap().supervisor.step();
+        thread.run_once();
     }
     assert_eq!(*begun_meanwhile.lock(), Some(1));
     assert_eq!(fixture.log.records(ShardId::new(0)), [put[0], put[0], put[1]]);
@@ -179,7 +178,7 @@ fn what_is_not_handed_over_in_time_is_taken_and_its_checkpoint_is_refused() {
     });
     let one = fixture.start(recorder.clone());
     has_entered.recv().unwrap();
-    assert_eq!(one.shutdown(Duration::ZERO), [(S0, Outcome::NotFinished)]);
+    assert_eq!(shut_down(one, Duration::ZERO), [(S0, Outcome::NotFinished)]);
     let two = fixture.start(recorder);
     wait_for_state(&two, S0, ShardState::Idle);
     assert_eq!(fixture.log.records(S0), put);

@@ -32,7 +32,7 @@ fn every_processor_is_told_of_the_shutdown() {
     fixture.source.put_many(S0, 2);
     let pool = fixture.start(fixture.recorder());
     assert!(pool.wait_until_idle(LONG));
-    let outcomes = pool.shutdown(LONG);
+    let outcomes = shut_down(pool, LONG);
     for shard in [0, 1, 2].map(ShardId::new) {
         assert_eq!(fixture.log.count(&Call::ShutdownRequested(shard)), 1);
         assert!(outcomes.contains(&(shard, Outcome::Stopped)));
@@ -47,7 +47,7 @@ fn a_batch_in_progress_is_finished_and_checkpointed_and_no_other_is_begun() {
     let pool = fixture.start(release_at_shutdown(recorder, release));
     has_entered.recv().unwrap();
     wait_for_state(&pool, S1, ShardState::Idle);
-    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Stopped), (S1, Outcome::Stopped)]);
+    assert_eq!(shut_down(pool, LONG), [(S0, Outcome::Stopped), (S1, Outcome::Stopped)]);
     assert_eq!(fixture.log.records(S0), put[..1]);
     assert_eq!(fixture.stored_checkpoint(S0), after(put[0]));
 }
@@ -61,7 +61,7 @@ fn a_callback_that_hangs_is_reported_at_the_deadline() {
     has_entered.recv().unwrap();
     assert!(status(&pool, S0).callback_running_for.is_some());
     wait_for_state(&pool, S1, ShardState::Idle);
-    let outcomes = pool.shutdown(Duration::from_millis(20));
+    let outcomes = shut_down(pool, Duration::from_millis(20));
     assert_eq!(outcomes, [(S0, Outcome::NotFinished), (S1, Outcome::Stopped)]);
     // It still has the shard.
     let table = fixture.table();
@@ -130,7 +130,7 @@ fn a_shard_that_was_to_be_retried_is_reported_as_failed() {
     let pool = fixture.start(fixture.recorder().on_batch(|_, _| Err("no".into())));
     wait_for_state(&pool, S0, ShardState::Retrying);
     let failed = Outcome::Failed { attempts: 1, error: "no".into() };
-    assert_eq!(pool.shutdown(LONG), [(S0, failed)]);
+    assert_eq!(shut_down(pool, LONG), [(S0, failed)]);
     assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
 }
 
@@ -154,7 +154,7 @@ fn a_failure_is_reported_though_the_next_attempt_had_just_begun() {
     has_entered.recv().unwrap();
     wait_for_state(&pool, S1, ShardState::Idle);
     let failed = Outcome::Failed { attempts: 1, error: "no".into() };
-    assert_eq!(pool.shutdown(LONG), [(S0, failed), (S1, Outcome::Stopped)]);
+    assert_eq!(shut_down(pool, LONG), [(S0, failed), (S1, Outcome::Stopped)]);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_panic_at_the_shutdown_is_reported() {
     recorder.on_shutdown = Arc::new(|_, _| panic!("as the test wants it"));
     let pool = fixture.start(recorder);
     assert!(pool.wait_until_idle(LONG));
-    let outcomes = pool.shutdown(LONG);
+    let outcomes = shut_down(pool, LONG);
     assert!(matches!(&outcomes[..], [(S0, Outcome::Failed { attempts: 1, .. })]), "{outcomes:?}");
 }
 
@@ -177,7 +177,7 @@ fn a_manual_processor_can_checkpoint_what_was_delivered_at_the_shutdown() {
     let pool = fixture.start(recorder);
     assert!(pool.wait_until_idle(LONG));
     assert_eq!(status(&pool, S0).checkpoint, Checkpoint::TrimHorizon);
-    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Stopped)]);
+    assert_eq!(shut_down(pool, LONG), [(S0, Outcome::Stopped)]);
     assert_eq!(fixture.stored_checkpoint(S0), after(put[2]));
 }
 
@@ -192,7 +192,7 @@ fn a_checkpoint_at_the_shutdown_beyond_what_was_delivered_is_an_error() {
     });
     let pool = fixture.start(recorder);
     assert!(pool.wait_until_idle(LONG));
-    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Stopped)]);
+    assert_eq!(shut_down(pool, LONG), [(S0, Outcome::Stopped)]);
     assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
 }
 
@@ -205,7 +205,7 @@ fn a_checkpoint_at_the_shutdown_changes_nothing_if_nothing_was_delivered() {
     });
     let pool = fixture.start(recorder);
     assert!(pool.wait_until_idle(LONG));
-    assert_eq!(pool.shutdown(LONG), [(S0, Outcome::Stopped)]);
+    assert_eq!(shut_down(pool, LONG), [(S0, Outcome::Stopped)]);
     assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
 }
 

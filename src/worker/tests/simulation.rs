@@ -15,9 +15,11 @@ use std::sync::atomic::Ordering;
 use super::remote_table::{Database, RemoteTable};
 use super::*;
 use crate::os::clock::Ticker;
+use crate::worker::crew::Queue;
+use crate::worker::life::Stage;
 use crate::worker::source::Source;
-use crate::worker::status::{Board, Stage};
-use crate::worker::supervisor::{Supervisor, WorkerThread};
+use crate::worker::status::Board;
+use crate::worker::supervisor::Supervisor;
 use checked::Checked;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -29,7 +31,7 @@ const MAX_DEPTH: usize = 3;
 /// A pool without threads: whoever drives it gives it its turns.
 struct Pool {
     board: Arc<Board>,
-    thread: WorkerThread<Arc<Script>>,
+    thread: Queue<Arc<Script>>,
     supervisor: Mutex<Option<Supervisor<Arc<Script>>>>,
     /// How many of its callbacks are running.
     busy: Mutex<usize>,
@@ -172,10 +174,11 @@ impl World {
             });
             let source = Arc::clone(&self.source);
             let path = Path::new("/nowhere");
-            let shared = pool::assemble(source, Arc::new(table), path, options, factory);
+            let common = Common::new();
+            let shared = Shared::new(source, Arc::new(table), path, options, factory, &common);
             let board = Arc::clone(&shared.board);
-            let supervisor = Supervisor::new(Arc::new(shared)).unwrap();
-            let thread = supervisor.worker_thread();
+            let supervisor = Supervisor::new(Arc::new(shared), &common.queue).unwrap();
+            let thread = common.queue;
             Pool { board, thread, supervisor: Mutex::new(Some(supervisor)), busy: Mutex::new(0) }
         });
         self.pools.lock().push(pool);

@@ -10,7 +10,7 @@ use millstream::{
 };
 use parking_lot::Mutex;
 
-use super::progress::Progress;
+use super::progress::{Place, Progress};
 use crate::child::{Children, Feed};
 use crate::record_format::RecordFormat;
 
@@ -27,17 +27,11 @@ fn format_records<'a>(
 }
 
 /// Prints the records; the workers take turns.
-#[derive(Clone)]
 pub(super) struct Printing {
-    stdout: Arc<Mutex<File>>,
-    format: RecordFormat,
-    progress: Arc<Progress>,
-}
-
-impl Printing {
-    pub(super) fn new(stdout: File, format: RecordFormat, progress: Arc<Progress>) -> Self {
-        Self { stdout: Arc::new(Mutex::new(stdout)), format, progress }
-    }
+    pub(super) place: Place,
+    pub(super) stdout: Arc<Mutex<File>>,
+    pub(super) format: RecordFormat,
+    pub(super) progress: Arc<Progress>,
 }
 
 impl RecordProcessor for Printing {
@@ -51,28 +45,22 @@ impl RecordProcessor for Printing {
             self.progress.fail_output(error.kind());
             return Err(error.into());
         }
-        self.progress.processed(batch);
+        self.progress.processed(&self.place, batch);
         Ok(())
     }
 }
 
 /// Gives each batch to a child process of its own, whose success says that it is processed.
-#[derive(Clone)]
 pub(super) struct EachBatch {
-    format: RecordFormat,
-    children: Children,
-    progress: Arc<Progress>,
-}
-
-impl EachBatch {
-    pub(super) fn new(format: RecordFormat, children: Children, progress: Arc<Progress>) -> Self {
-        Self { format, children, progress }
-    }
+    pub(super) place: Place,
+    pub(super) format: RecordFormat,
+    pub(super) children: Children,
+    pub(super) progress: Arc<Progress>,
 }
 
 impl RecordProcessor for EachBatch {
     fn initialize(&mut self, initialization: &Initialization) {
-        self.progress.begin(initialization.shard.id, initialization.attempt);
+        self.progress.begin(&self.place, initialization.attempt);
     }
 
     fn process_records(
@@ -82,8 +70,8 @@ impl RecordProcessor for EachBatch {
     ) -> Result<(), ProcessorError> {
         let bytes = format_records(&self.format, batch.shard(), batch.iter())?;
         let done = self.children.start(batch.shard()).and_then(|feed| feed.give_all(&bytes));
-        done.inspect_err(|error| self.progress.command_failed(batch.shard(), error))?;
-        self.progress.processed(batch);
+        done.inspect_err(|error| self.progress.command_failed(&self.place, error))?;
+        self.progress.processed(&self.place, batch);
         Ok(())
     }
 }
@@ -94,7 +82,7 @@ impl RecordProcessor for EachBatch {
 /// batch is checkpointed only when the child has taken the next one too, or has ended well after
 /// its input did.
 pub(super) struct Feeding {
-    shard: ShardId,
+    place: Place,
     format: RecordFormat,
     children: Children,
     progress: Arc<Progress>,
@@ -106,12 +94,12 @@ pub(super) struct Feeding {
 
 impl Feeding {
     pub(super) fn new(
-        shard: ShardId,
+        place: Place,
         format: RecordFormat,
         children: Children,
         progress: Arc<Progress>,
     ) -> Self {
-        Self { shard, format, children, progress, feed: None, taken: None }
+        Self { place, format, children, progress, feed: None, taken: None }
     }
 
     fn try_process(
@@ -125,7 +113,7 @@ impl Feeding {
             checkpointer.checkpoint_at(taken)?;
         }
         let records = batch.iter().filter(|record| Some(record.sequence_number()) > taken);
-        let bytes = format_records(&self.format, self.shard, records)?;
+        let bytes = format_records(&self.format, self.place.shard, records)?;
         if !bytes.is_empty() || self.feed.is_some() {
             self.give(&bytes)?;
         }
@@ -139,7 +127,7 @@ impl Feeding {
     fn give(&mut self, bytes: &[u8]) -> Result<(), String> {
         let feed = match &mut self.feed {
             Some(feed) => feed,
-            None => self.feed.insert(self.children.start(self.shard)?),
+            None => self.feed.insert(self.children.start(self.place.shard)?),
         };
         // Gone with what it had taken: another one gets all of it.
         feed.give(bytes).inspect_err(|_| self.feed = None)
@@ -151,13 +139,13 @@ impl Feeding {
     }
 
     fn failed(&self, error: &str) {
-        self.progress.command_failed(self.shard, error);
+        self.progress.command_failed(&self.place, error);
     }
 }
 
 impl RecordProcessor for Feeding {
     fn initialize(&mut self, initialization: &Initialization) {
-        self.taken = self.progress.begin(self.shard, initialization.attempt);
+        self.taken = self.progress.begin(&self.place, initialization.attempt);
     }
 
     fn process_records(
@@ -165,14 +153,14 @@ impl RecordProcessor for Feeding {
         batch: &Batch,
         checkpointer: &mut Checkpointer<'_>,
     ) -> Result<(), ProcessorError> {
-        if let Some((_, error)) = self.progress.gave_up().filter(|(of, _)| *of == self.shard) {
+        if let Some((_, error)) = self.progress.gave_up().filter(|(of, _)| *of == self.place) {
             // It is over; the pool is about to be told.
             return Err(error.into());
         }
         self.try_process(batch, checkpointer).inspect_err(|error| {
             self.failed(&error.to_string());
         })?;
-        self.progress.processed(batch);
+        self.progress.processed(&self.place, batch);
         Ok(())
     }
 
@@ -188,7 +176,7 @@ impl RecordProcessor for Feeding {
         let ended = self.end().map_err(Into::into);
         let ended = ended.and_then(|()| checkpointer.checkpoint().map_err(ProcessorError::from));
         if let Err(error) = ended {
-            self.progress.failed_at_end(self.shard, error.to_string());
+            self.progress.failed_at_end(&self.place, error.to_string());
         }
     }
 }
@@ -199,7 +187,7 @@ impl Drop for Feeding {
     fn drop(&mut self) {
         let Some(feed) = self.feed.take() else { return };
         if let (Ok(()), Some(taken)) = (feed.end_soon(), self.taken) {
-            self.progress.set_taken(self.shard, taken);
+            self.progress.set_taken(&self.place, taken);
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What all the workers have done together, and what went wrong.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::MultiProgress;
@@ -10,6 +12,23 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::output;
+
+/// A shard of one of the streams.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    /// The directory of the stream; none if there is just one.
+    pub(super) stream: Option<Arc<str>>,
+    pub(super) shard: ShardId,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.stream {
+            Some(stream) => write!(f, "{stream} {}", self.shard),
+            None => self.shard.fmt(f),
+        }
+    }
+}
 
 /// Where the processors and the one who watches them meet.
 pub(super) struct Progress {
@@ -21,14 +40,14 @@ pub(super) struct Progress {
 
 #[derive(Default)]
 struct State {
-    shards: BTreeMap<ShardId, Shard>,
+    shards: BTreeMap<Place, Shard>,
     failed_attempts: u64,
     /// Whether nothing that failed is tried again any more.
     is_ending: bool,
     output_failure: Option<io::ErrorKind>,
     /// The first shard whose attempts are used up, and its last failure.
-    gave_up: Option<(ShardId, String)>,
-    failure_at_end: Option<(ShardId, String)>,
+    gave_up: Option<(Place, String)>,
+    failure_at_end: Option<(Place, String)>,
 }
 
 #[derive(Default)]
@@ -59,12 +78,12 @@ impl Progress {
     }
 
     /// The last failure of a command at the end of the work: nobody gives it its batch again.
-    pub(super) fn failure_at_end(&self) -> Option<(ShardId, String)> {
+    pub(super) fn failure_at_end(&self) -> Option<(Place, String)> {
         self.state.lock().failure_at_end.clone()
     }
 
     /// The shard and the failure that the work ends for.
-    pub(super) fn gave_up(&self) -> Option<(ShardId, String)> {
+    pub(super) fn gave_up(&self) -> Option<(Place, String)> {
         self.state.lock().gave_up.clone()
     }
 
@@ -79,22 +98,22 @@ impl Progress {
     }
 
     /// The last failure of the shard's command.
-    pub(super) fn command_failure(&self, shard: ShardId) -> Option<String> {
-        self.state.lock().shards.get(&shard)?.command_failure.clone()
+    pub(super) fn command_failure(&self, shard: &Place) -> Option<String> {
+        self.state.lock().shards.get(shard)?.command_failure.clone()
     }
 
     /// An attempt at the shard begins; returns up to where a command that ended well has taken
     /// what is not checkpointed.
-    pub(super) fn begin(&self, shard: ShardId, attempt: u32) -> Option<SequenceNumber> {
+    pub(super) fn begin(&self, shard: &Place, attempt: u32) -> Option<SequenceNumber> {
         let mut state = self.state.lock();
-        let shard = state.shards.entry(shard).or_default();
+        let shard = state.shards.entry(shard.clone()).or_default();
         shard.failed_in_row = attempt - 1;
         shard.taken.take()
     }
 
-    pub(super) fn processed(&self, batch: &Batch) {
+    pub(super) fn processed(&self, shard: &Place, batch: &Batch) {
         let mut state = self.state.lock();
-        let shard = state.shards.entry(batch.shard()).or_default();
+        let shard = state.shards.entry(shard.clone()).or_default();
         shard.records += batch.len() as u64;
         if shard.furthest < batch.last_sequence_number() {
             shard.furthest = batch.last_sequence_number();
@@ -104,15 +123,15 @@ impl Progress {
 
     /// A command that ended well has taken the records of the shard up to this one, and nobody can
     /// checkpoint them now.
-    pub(super) fn set_taken(&self, shard: ShardId, number: SequenceNumber) {
-        self.state.lock().shards.entry(shard).or_default().taken = Some(number);
+    pub(super) fn set_taken(&self, shard: &Place, number: SequenceNumber) {
+        self.state.lock().shards.entry(shard.clone()).or_default().taken = Some(number);
     }
 
     /// The command of a shard failed.
-    pub(super) fn command_failed(&self, shard: ShardId, error: &str) {
+    pub(super) fn command_failed(&self, shard: &Place, error: &str) {
         let in_row = {
             let mut state = self.state.lock();
-            let shard = state.shards.entry(shard).or_default();
+            let shard = state.shards.entry(shard.clone()).or_default();
             shard.command_failure = Some(error.to_owned());
             shard.failed_in_row += 1;
             shard.failed_in_row
@@ -121,13 +140,13 @@ impl Progress {
     }
 
     /// So many attempts at the shard failed, `in_row` of them since it last got on.
-    pub(super) fn failed(&self, shard: ShardId, attempts: u32, in_row: u32, error: &str) {
+    pub(super) fn failed(&self, shard: &Place, attempts: u32, in_row: u32, error: &str) {
         let mut state = self.state.lock();
         state.failed_attempts += u64::from(attempts);
         let is_first = state.gave_up.is_none();
         let gives_up = in_row >= self.most_attempts;
         if gives_up {
-            state.gave_up.get_or_insert_with(|| (shard, error.to_owned()));
+            state.gave_up.get_or_insert_with(|| (shard.clone(), error.to_owned()));
         }
         let is_tried_again = state.gave_up.is_none() && !state.is_ending;
         drop(state);
@@ -138,10 +157,10 @@ impl Progress {
         }
     }
 
-    pub(super) fn failed_at_end(&self, shard: ShardId, error: String) {
+    pub(super) fn failed_at_end(&self, shard: &Place, error: String) {
         let mut state = self.state.lock();
         state.failed_attempts += 1;
-        let earlier = state.failure_at_end.replace((shard, error));
+        let earlier = state.failure_at_end.replace((shard.clone(), error));
         drop(state);
         if let Some((shard, error)) = earlier {
             self.tell(&format!("{shard}: {error}"));
@@ -161,7 +180,12 @@ impl Progress {
         let seconds = elapsed.as_secs_f64();
         if as_json {
             let shards: Vec<_> = shards()
-                .map(|(id, shard)| json!({ "shard": id.to_string(), "records": shard.records }))
+                .map(|(Place { stream, shard: id }, shard)| match stream {
+                    Some(stream) => json!({
+                        "stream": **stream, "shard": id.to_string(), "records": shard.records,
+                    }),
+                    None => json!({ "shard": id.to_string(), "records": shard.records }),
+                })
                 .collect();
             let summary = json!({
                 "records": records, "failures": failures, "seconds": seconds, "shards": shards,
