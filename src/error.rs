@@ -182,6 +182,14 @@ pub enum Error {
         /// The shard.
         shard: ShardId,
     },
+    /// The message was done, or given to another consumer, since it was received; nothing was
+    /// changed.
+    ReceiptExpired {
+        /// The shard that the message is in.
+        shard: ShardId,
+        /// Its number in the shard.
+        sequence_number: SequenceNumber,
+    },
     /// The operating system refused.
     Io {
         /// What was being done, as in "cannot *sync* this".
@@ -281,6 +289,11 @@ impl fmt::Display for Error {
             Self::LeaseLost { shard } => {
                 write!(f, "the lease of {shard} was lost: another worker has the shard")
             }
+            Self::ReceiptExpired { shard, sequence_number } => write!(
+                f,
+                "the receipt for {sequence_number} of {shard} has expired: the message is done, or \
+                 was received again when its visibility timeout was over"
+            ),
             Self::Io { action, path, source } => {
                 write!(f, "cannot {action} {}: {source}", path.display())
             }

@@ -6,24 +6,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each room of `src/` and the rooms that it may know. The words are the files at the top.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("words", &["words"]),
     ("os", &["os", "words"]),
     ("format", &["format", "words"]),
     ("shard", &["shard", "os", "format", "words"]),
     ("stream", &["stream", "shard", "os", "format", "words"]),
     ("worker", &["worker", "stream", "os", "format", "words"]),
+    ("queue", &["queue", "worker", "stream", "os", "format", "words"]),
     ("verify", &["verify", "stream", "shard", "os", "format", "words"]),
     ("repair", &["repair", "verify", "stream", "shard", "os", "format", "words"]),
     (
         "fuzzing",
         &["fuzzing", "worker", "repair", "verify", "stream", "shard", "os", "format", "words"],
     ),
-    ("front door", &["words", "os", "stream", "verify", "repair", "worker", "manual"]),
+    ("front door", &["words", "os", "stream", "verify", "repair", "worker", "queue", "manual"]),
 ];
 /// Only these parts of a room are for the room named with them.
-const NARROW: [(&str, &str, &[&str]); 2] =
-    [("worker", "format", &["control_row", "names"]), ("front door", "os", &["clock"])];
+const NARROW: [(&str, &str, &[&str]); 3] = [
+    ("worker", "format", &["control_row", "names"]),
+    ("queue", "format", &["queue_entry", "names"]),
+    ("front door", "os", &["clock"]),
+];
 const MAX_FILE_LINES: usize = 450;
 const MAX_LINE_CHARS: usize = 100;
 /// All packages of a build without features, ours included.

@@ -7,6 +7,7 @@ pub(crate) mod manifest;
 #[cfg(test)]
 pub(crate) mod manual;
 pub(crate) mod names;
+pub(crate) mod queue_entry;
 mod retention;
 pub(crate) mod search;
 pub(crate) mod segment_header;

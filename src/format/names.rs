@@ -12,6 +12,8 @@ pub(crate) const APPLICATIONS: &str = "applications";
 pub(crate) const MEMBERS: &str = "members";
 /// The directory of an application with the records that it could not process: a stream.
 pub(crate) const DEAD_LETTERS: &str = "dead-letters";
+/// The directory of a queue with what has happened to its records: a stream.
+pub(crate) const QUEUE: &str = "queue";
 /// The directory to which a repair moves what was damaged.
 pub(crate) const QUARANTINE: &str = "quarantine";
 

@@ -17,6 +17,7 @@ pub use operations::operations;
 use crate::format::control_row::{self, ROW_LEN, RowKey, SLOT_LEN};
 use crate::format::frame::{self, HEADER_LEN, Header, UNIT, Word};
 use crate::format::manifest::Manifest;
+use crate::format::queue_entry;
 use crate::format::search::{Image, Search};
 use crate::format::{put, u32_at};
 use crate::position::ShardId;
@@ -25,10 +26,11 @@ use crate::position::ShardId;
 pub type Body = fn(&[u8]);
 
 /// All of them by their names, which are those of their corpora.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 7] = [
     ("frame", frame),
     ("manifest", manifest),
     ("control_row", control_row),
+    ("queue_entry", queue_entry),
     ("segment", segment),
     ("directory", directory),
     ("operations", operations),
@@ -109,6 +111,14 @@ pub fn control_row(input: &[u8]) {
             assert_eq!(control_row::decode(key, &again), Ok(row));
         }
         Err(_) => assert_eq!(damage.len(), 2),
+    }
+}
+
+/// Entries of a queue's journal: what is read comes back as it is written.
+pub fn queue_entry(input: &[u8]) {
+    if let Ok(entries) = queue_entry::decode_all(input) {
+        let again: Vec<u8> = entries.into_iter().flat_map(queue_entry::encode).collect();
+        assert_eq!(again, input);
     }
 }
 

@@ -95,6 +95,12 @@ pub(super) struct Claimed {
 }
 
 impl Claim {
+    /// The address of the next frame.
+    #[inline]
+    pub(crate) fn address(&self) -> u64 {
+        self.0.address()
+    }
+
     /// The address behind the claimed place.
     #[inline]
     pub(crate) fn end_address(&self) -> u64 {

@@ -1,4 +1,4 @@
-//! Appending on the condition that nobody else has appended since.
+//! Appending on a condition: that nobody else has appended since, or that the place was noted.
 //!
 //! A claim alone cannot have a condition: it is a `fetch_add`, and grants a place before anybody
 //! knows which. So here the tail is moved by an exchange, which succeeds only if it still is where
@@ -25,6 +25,25 @@ impl Shard {
         let (data_len, copied) = (data.len(), Copied::new(data));
         let claim = writer.claim_if(&self.log, expected, record_len(key, data_len))?;
         Ok(claim.map(|claim| writer.publish(claim, key, data_len, arrival_ms, copied)))
+    }
+
+    /// Appends a record unless `note` fails, which is told its address before it is published.
+    pub(crate) fn append_noting(
+        &self,
+        key: Key<'_>,
+        data: &[u8],
+        arrival_ms: u64,
+        note: impl FnOnce(u64) -> Result<()>,
+    ) -> Result<Appended> {
+        let writer = self.writer()?;
+        let claim = writer.claim(&self.log, record_len(key, data.len()), 1)?;
+        if let Err(error) = note(claim.address()) {
+            let _wake = writer.wake_after(&claim);
+            // In this order: a claim that is given up is published as void.
+            drop(claim);
+            return Err(error);
+        }
+        Ok(writer.publish(claim, key, data.len(), arrival_ms, Copied::new(data)))
     }
 }
 

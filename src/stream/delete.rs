@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::format::names::{APPLICATIONS, DEAD_LETTERS, MANIFEST, OWNER, QUARANTINE, SHARDS};
+use crate::format::names::{
+    APPLICATIONS, DEAD_LETTERS, MANIFEST, OWNER, QUARANTINE, QUEUE, SHARDS,
+};
 use crate::os::fs::{self, DirectoryLock, SoleUse};
 use crate::stream::Stream;
 use crate::stream::builder::must_be_stream;
@@ -101,7 +103,8 @@ fn claim(path: &Path) -> Result<Claimed> {
     let mut locks = vec![DirectoryLock::take(path)?];
     let applications = path.join(APPLICATIONS);
     for name in fs::list(&applications)? {
-        for directory in [applications.join(&name), applications.join(&name).join(DEAD_LETTERS)] {
+        let application = applications.join(&name);
+        for directory in ["", DEAD_LETTERS, QUEUE].map(|inner| application.join(inner)) {
             match DirectoryLock::take(&directory) {
                 Err(error) if error.is_not_found() => {}
                 lock => locks.push(lock?),

@@ -213,6 +213,16 @@ impl Stream {
         }
     }
 
+    /// When puts through this handle are acknowledged, unless one says otherwise.
+    pub(crate) fn durability(&self) -> Durability {
+        self.inner.durability
+    }
+
+    /// Whether this process may put to the stream.
+    pub(crate) fn is_written_here(&self) -> bool {
+        self.inner.keeper.is_some()
+    }
+
     pub(crate) fn now_ms(&self) -> u64 {
         self.inner.time.now_ms()
     }

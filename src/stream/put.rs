@@ -61,11 +61,34 @@ impl Stream {
     /// As [`put`](Self::put).
     #[inline]
     pub fn put_record(&self, record: PutRecord<'_>) -> Result<Receipt> {
+        self.check(record.partition_key, record.data.len())?;
+        self.put_checked(record)
+    }
+
+    /// Puts a record that is known to be good.
+    #[inline]
+    pub(crate) fn put_checked(&self, record: PutRecord<'_>) -> Result<Receipt> {
+        let PutRecord { partition_key, data, durability, .. } = record;
+        let key = Key::new(partition_key);
+        self.put_at(self.hash_key(&record, key), durability, |shard, arrival_ms| {
+            shard.append(key, data, arrival_ms)
+        })
+    }
+
+    /// Puts a record of which `note` is told, where it will be, before anybody can read it. If that
+    /// fails, nothing is put.
+    ///
+    /// Readers and syncs wait meanwhile, as in [`put_with`](Self::put_with).
+    pub(crate) fn put_noting(
+        &self,
+        record: PutRecord<'_>,
+        note: impl Fn(ShardId, u64) -> Result<()>,
+    ) -> Result<Receipt> {
         let PutRecord { partition_key, data, durability, .. } = record;
         self.check(partition_key, data.len())?;
         let key = Key::new(partition_key);
         self.put_at(self.hash_key(&record, key), durability, |shard, arrival_ms| {
-            shard.append(key, data, arrival_ms)
+            shard.append_noting(key, data, arrival_ms, |at| note(shard.log.shard, at))
         })
     }
 

@@ -89,7 +89,7 @@ impl Stream {
     }
 
     /// Does not notify `event` any more of what happens in a shard.
-    pub(super) fn forget(&self, shard: ShardId, event: &Arc<Event>) -> Result<()> {
+    pub(crate) fn forget(&self, shard: ShardId, event: &Arc<Event>) -> Result<()> {
         self.look_up(shard, |_, at| at.forget(event))
     }
 

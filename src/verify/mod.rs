@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::format::control_row::{self, ROW_LEN, RowDamage, RowKey, SLOT_LEN};
 use crate::format::manifest::{Manifest, Trimmed};
 use crate::format::names::{
-    APPLICATIONS, DEAD_LETTERS, MANIFEST, MEMBERS, OWNER, QUARANTINE, ROW, SEEKS, SHARDS,
+    APPLICATIONS, DEAD_LETTERS, MANIFEST, MEMBERS, OWNER, QUARANTINE, QUEUE, ROW, SEEKS, SHARDS,
 };
 use crate::os::fs;
 use crate::position::{SequenceNumber, ShardId};
@@ -175,7 +175,8 @@ impl Verifier<'_> {
                     Some(shard) => self.row(&path, &application, shard),
                     // Dead letters are a stream of their own, with a path of its own; who runs is
                     // nobody's record.
-                    None if [OWNER, DEAD_LETTERS, MEMBERS, SEEKS].contains(&name.as_str()) => {}
+                    None if [OWNER, DEAD_LETTERS, QUEUE, MEMBERS, SEEKS]
+                        .contains(&name.as_str()) => {}
                     None => self.stray(&path, None),
                 }
             }

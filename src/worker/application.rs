@@ -17,7 +17,7 @@ use crate::position::{ShardId, StartingPosition};
 use crate::record::Lag;
 use crate::stream::Stream;
 use crate::worker::checkpoint::{Checkpoint, PendingCheckpoint};
-use crate::worker::control_table::{ControlTable, check_name};
+use crate::worker::control_table::{ControlTable, check_name, must_not_be_queue};
 use crate::worker::lease;
 use crate::worker::lease_table::LeaseTable;
 use crate::worker::member;
@@ -143,9 +143,9 @@ impl Application {
     /// kept in the file `SEEKS` of the application, with the time and the old checkpoints.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the stream has no such application, or the position is a
-    /// sequence number, which belongs to one shard; what reading the shards and writing the
-    /// checkpoints says: then some may have been moved, and some not.
+    /// [`Error::InvalidArgument`] if the stream has no such application, or it is a queue, or the
+    /// position is a sequence number, which belongs to one shard; what reading the shards and
+    /// writing the checkpoints says: then some may have been moved, and some not.
     pub fn seek(&self, position: StartingPosition, reason: &str) -> Result<()> {
         use StartingPosition::{AfterSequenceNumber, AtSequenceNumber};
         if let AtSequenceNumber(_) | AfterSequenceNumber(_) = position {
@@ -227,6 +227,7 @@ impl Application {
     }
 
     fn table(&self) -> Result<ControlTable> {
+        must_not_be_queue(&self.stream.path().join(APPLICATIONS), &self.name)?;
         let table = ControlTable::view(&self.path, &self.name);
         if table.shards()?.is_empty() {
             let what = format!("the stream has no application {:?}", self.name);

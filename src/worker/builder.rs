@@ -372,11 +372,11 @@ impl WorkerPoolBuilder {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if
-    /// the name is not 1 to 128 of `a-z A-Z 0-9 _ . -` without a dot in front, or the starting
-    /// position is a sequence number, which belongs to one shard, or a stream is there twice;
-    /// [`Error::Corrupt`] if a row of the control table is damaged; [`Error::Io`] or
-    /// [`Error::DiskFull`] if it cannot be written or a thread not be started.
+    /// [`Error::InvalidArgument`] if the name is not 1 to 128 of `a-z A-Z 0-9 _ . -` without a dot
+    /// in front, or is that of a queue, or the starting position is a sequence number, which
+    /// belongs to one shard, or a stream is there twice; [`Error::Corrupt`] if a row of the
+    /// control table is damaged; [`Error::Io`] or [`Error::DiskFull`] if it cannot be written or a
+    /// thread not be started.
     pub fn start<F, P>(self, factory: F) -> Result<WorkerPool>
     where
         F: Fn(&ShardInfo) -> P + Send + Sync + 'static,

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::format::control_row::{self, ControlRow, MemberId, ROW_LEN, RowDamage, RowKey};
-use crate::format::names::{MAX_APPLICATION_NAME_LEN, ROW, is_application_name};
+use crate::format::names::{MAX_APPLICATION_NAME_LEN, QUEUE, ROW, is_application_name};
 use crate::os::fs;
 use crate::os::lock::lock_briefly;
 use crate::os::shared_file::SharedFile;
@@ -182,8 +182,17 @@ impl RowFile {
     }
 }
 
+/// Refuses an application that is a queue: its checkpoints follow from what was acknowledged.
+pub(super) fn must_not_be_queue(applications: &Path, application: &str) -> Result<()> {
+    if fs::list(&applications.join(application).join(QUEUE))?.is_empty() {
+        return Ok(());
+    }
+    let what = format!("the application {application:?} is a queue: only a queue moves it on");
+    Err(Error::InvalidArgument(what))
+}
+
 /// Whether the name can be a directory's.
-pub(super) fn check_name(application: &str) -> Result<()> {
+pub(crate) fn check_name(application: &str) -> Result<()> {
     if is_application_name(application) {
         return Ok(());
     }

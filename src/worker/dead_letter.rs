@@ -9,7 +9,7 @@
 //! It is opened for the moment in which something is written; so every process may put letters
 //! aside, remove them and read them, beside a pool that runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -94,6 +94,20 @@ pub struct DeadLetter {
     batch: Batch,
 }
 
+/// A record that is to be put aside, and why.
+pub(crate) struct Aside<'a> {
+    pub(crate) shard: ShardId,
+    pub(crate) record: Record<'a>,
+    pub(crate) attempts: u32,
+    pub(crate) cause: &'a str,
+}
+
+impl Aside<'_> {
+    fn origin(&self) -> (ShardId, SequenceNumber) {
+        (self.shard, self.record.sequence_number())
+    }
+}
+
 impl DeadLetter {
     /// The key that the record was put with.
     pub fn partition_key(&self) -> &str {
@@ -142,7 +156,10 @@ impl DeadLetters {
     /// What putting says, and as [`remove`](Self::remove). The letter is there still.
     pub fn redrive(&self, letter: &DeadLetter, stream: &Stream) -> Result<Receipt> {
         let record = PutRecord::new(letter.partition_key(), letter.data());
-        let receipt = stream.put_record(record.durability(Durability::Sync))?;
+        let receipt = match record.partition_key {
+            "" => stream.put_any(record.data).and_then(|put| stream.flush().map(|()| put)),
+            _ => stream.put_record(record.durability(Durability::Sync)),
+        }?;
         self.remove(letter.id)?;
         Ok(receipt)
     }
@@ -159,30 +176,41 @@ impl DeadLetters {
         }
         let stream = self.open()?;
         put(&stream, LEDGER, REMOVED, id.to_string().as_bytes())?;
+        stream.flush()?;
         stream.close()
     }
 
-    /// Puts the only record of a batch aside, durably. One that is there already is not put aside
-    /// twice.
-    pub(super) fn put_aside(&self, batch: &Batch, attempts: u32, cause: &str) -> Result<()> {
-        let record = batch.get(0).expect("there is a record to put aside");
+    /// Puts records aside, durably. What is there already is not put aside twice.
+    pub(crate) fn put_aside(&self, records: &[Aside<'_>]) -> Result<()> {
         let stream = self.open()?;
-        let (shard, number) = (batch.shard(), record.sequence_number());
-        let is_same = |entry: &Entry| (entry.shard, entry.sequence_number) == (shard, number);
-        if !ledger(&stream)?.values().any(is_same) {
+        let entries = ledger(&stream)?;
+        let known: BTreeSet<_> = entries.values().map(Entry::origin).collect();
+        let is_new = |aside: &&Aside<'_>| !known.contains(&aside.origin());
+        let mut entries = Vec::new();
+        for Aside { shard, record, attempts, cause } in records.iter().filter(is_new) {
             let copy = put(&stream, COPIES, record.partition_key(), record.data())?;
-            let entry = Entry {
+            entries.push(Entry {
                 copy: copy.sequence_number,
-                shard,
-                sequence_number: number,
+                shard: *shard,
+                sequence_number: record.sequence_number(),
                 arrival_ms: record.arrival_ms(),
                 put_aside_ms: copy.arrival_ms,
-                attempts,
+                attempts: *attempts,
                 cause: shortened(cause).to_owned(),
-            };
+            });
+        }
+        stream.flush()?;
+        for entry in entries {
             put(&stream, LEDGER, PUT_ASIDE, entry.encode().as_bytes())?;
         }
+        stream.flush()?;
         stream.close()
+    }
+
+    /// How many letters there are.
+    pub(crate) fn count(&self) -> Result<u64> {
+        let Some(stream) = self.open_if_any()? else { return Ok(0) };
+        Ok(ledger(&stream)?.len() as u64)
     }
 
     /// The stream, for reading; none if nothing was ever put aside.
@@ -212,7 +240,7 @@ impl DeadLetters {
 }
 
 /// As much of a text as is kept of a cause.
-fn shortened(cause: &str) -> &str {
+pub(crate) fn shortened(cause: &str) -> &str {
     let mut end = cause.len().min(MAX_CAUSE_BYTES);
     while !cause.is_char_boundary(end) {
         end -= 1;
@@ -222,8 +250,8 @@ fn shortened(cause: &str) -> &str {
 
 fn put(stream: &Stream, shard: ShardId, key: &str, data: &[u8]) -> Result<Receipt> {
     let place = if shard == COPIES { HashKey::MIN } else { HashKey::MAX };
-    let record = PutRecord::new(key, data).explicit_hash_key(place);
-    stream.put_record(record.durability(Durability::Sync))
+    // A record that was put without a key is put aside without one.
+    stream.put_checked(PutRecord::new(key, data).explicit_hash_key(place))
 }
 
 /// An entry of the ledger that says why a record was put aside.
@@ -238,6 +266,11 @@ struct Entry {
 }
 
 impl Entry {
+    /// Where the record came from.
+    fn origin(&self) -> (ShardId, SequenceNumber) {
+        (self.shard, self.sequence_number)
+    }
+
     fn encode(&self) -> String {
         let Self { copy, shard, sequence_number, arrival_ms, attempts, cause, .. } = self;
         let shard = shard.index();

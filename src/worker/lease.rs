@@ -27,7 +27,7 @@ use crate::worker::lease_table::LeaseTable;
 use crate::worker::source::Source;
 
 /// The right to process a shard and to move its checkpoint, until another one takes it.
-pub(super) struct Lease {
+pub(crate) struct Lease {
     table: Arc<dyn LeaseTable>,
     shard: ShardId,
     /// As it was seen last.
@@ -70,7 +70,7 @@ impl Lease {
         self.row.epoch
     }
 
-    pub(super) fn checkpoint(&self) -> Checkpoint {
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
         Checkpoint::at(self.row.checkpoint)
     }
 
@@ -111,7 +111,7 @@ impl Lease {
 
     /// Stores a checkpoint, and how far each lane is, if there are some; what was prepared is gone
     /// with it. After an error all is as before.
-    pub(super) fn store(
+    pub(crate) fn store(
         &mut self,
         checkpoint: Checkpoint,
         lanes: Vec<Option<SequenceNumber>>,
@@ -136,7 +136,7 @@ impl Lease {
     }
 
     /// Gives the shard back; whoever wants it may take it.
-    pub(super) fn release(&mut self) -> Result<()> {
+    pub(crate) fn release(&mut self) -> Result<()> {
         self.update(|row| row.owner = None)?;
         self.is_lost = true;
         Ok(())

@@ -19,6 +19,7 @@
 //! - `status.rs`: what is going on; `outcome.rs`: how shards were left
 //! - `callback.rs`, `journal.rs`: what takes too long, what happens
 //! - `source.rs`: where records come from
+//! - `progress.rs`: the control table for one who consumes without a pool
 //!
 //! A worker is a value that is always in one place: in the queue of those that are ready, with the
 //! thread that has taken it from there, or with the supervisor, which keeps those that have
@@ -47,6 +48,7 @@ mod outcome;
 mod poison;
 mod pool;
 mod processor;
+mod progress;
 mod retry_delay;
 mod shard_worker;
 mod shared;
@@ -56,9 +58,14 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use control_table::check_name;
+pub(crate) use lease::Lease;
+pub(crate) use progress::Progress;
+
 pub use application::{Application, ApplicationShard};
 pub use builder::WorkerPoolBuilder;
 pub use checkpoint::{Checkpoint, CheckpointPolicy, Checkpointer, PendingCheckpoint, Prepared};
+pub(crate) use dead_letter::{Aside, shortened};
 pub use dead_letter::{DeadLetter, DeadLetters};
 pub use emit::{EmitBuffer, Emitter, JsonLine, JsonLines};
 pub use outcome::{Outcome, ShardOutcome};

@@ -11,7 +11,7 @@ use crate::format::names::APPLICATIONS;
 use crate::lineage::ShardInfo;
 use crate::stream::Stream;
 use crate::worker::builder::Options;
-use crate::worker::control_table::ControlTable;
+use crate::worker::control_table::{ControlTable, must_not_be_queue};
 use crate::worker::lease_table::LeaseTable;
 use crate::worker::pool::{self, Consumed, WorkerPool};
 use crate::worker::processor::RecordProcessor;
@@ -40,6 +40,7 @@ impl Opening {
     fn open(&self, stream: &Stream) -> Result<(Consumed, Supervisor<Stream>)> {
         let mut id = self.id.lock();
         let applications = stream.path().join(APPLICATIONS);
+        must_not_be_queue(&applications, &self.application)?;
         let table = ControlTable::join(&applications, &self.application, *id)?;
         id.get_or_insert(table.me());
         let (path, options) = (table.path().to_owned(), self.options.clone());

@@ -35,6 +35,11 @@ impl TestClock {
     pub fn set(&self, ms: u64) {
         self.0.store(START_MS + ms, Ordering::Relaxed);
     }
+
+    /// Lets so many milliseconds pass.
+    pub fn advance(&self, ms: u64) {
+        self.0.fetch_add(ms, Ordering::Relaxed);
+    }
 }
 
 impl Clock for TestClock {

@@ -7,6 +7,7 @@ use super::{ShardWorker, Turn, callback};
 use crate::error::Result;
 use crate::position::{SequenceNumber, StartingPosition};
 use crate::record::Limit;
+use crate::worker::dead_letter::Aside;
 use crate::worker::journal::Change;
 use crate::worker::life::Stage;
 use crate::worker::poison::OnPoison;
@@ -81,7 +82,9 @@ impl<S: Source> ShardWorker<S> {
         let cursor = pool.source.cursor(self.shard.id, at)?;
         let (batch, _) = pool.source.read(&cursor, Limit::records(1))?;
         assert_eq!(batch.last_sequence_number(), Some(poison), "it was read there before");
-        pool.dead_letters.put_aside(&batch, pool.options.attempts, cause)?;
+        let record = batch.get(0).expect("it was just read");
+        let (shard, attempts) = (batch.shard(), pool.options.attempts);
+        pool.dead_letters.put_aside(&[Aside { shard, record, attempts, cause }])?;
         self.search.bury(poison, self.lane.checkpoint().number());
         self.failures = 0;
         pool.board.update(self.lane.key(), |entry| entry.poison = None);
