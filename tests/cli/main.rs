@@ -7,6 +7,7 @@ mod dead_letters;
 mod errors;
 mod files;
 mod harness;
+mod json;
 mod lag;
 mod overview;
 mod put;

@@ -1,6 +1,5 @@
 //! Looks at streams and their applications, and the small verbs that help at hand.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 
@@ -113,57 +112,4 @@ fn nothing_is_coloured_that_no_terminal_reads() {
     assert!(!ran.stderr.contains('\x1b'), "{ran:?}");
     assert!(!run(&["cheat"]).text().contains('\x1b'));
     assert!(!run(&["--help"]).text().contains('\x1b'));
-}
-
-/// The keys that the manual says each verb writes.
-fn keys_in_the_manual() -> BTreeMap<String, Vec<String>> {
-    let manual = include_str!("../../src/manual/command_line.md");
-    let rows = manual.lines().filter_map(|line| {
-        let mut cells = line.strip_prefix("| `")?.split('|');
-        let (verb, _, keys) = (cells.next()?, cells.next()?, cells.next()?);
-        let words = |cell: &str| -> Vec<_> {
-            format!("`{cell}").split('`').skip(1).step_by(2).map(str::to_owned).collect()
-        };
-        let keys = format!("x{keys}").split('`').skip(1).step_by(2).map(str::to_owned).collect();
-        Some(words(verb).into_iter().map(move |verb| (verb, Vec::clone(&keys))))
-    });
-    rows.flatten().collect()
-}
-
-#[test]
-fn json_has_the_keys_that_the_manual_says() {
-    let keys = keys_in_the_manual();
-    let place = Place::with_shards(1);
-    place.put(text(10)).succeeded();
-    run(&["work", &place.stream, "--app", "load", "--until-idle"]).succeeded();
-    let (stream, root) = (place.stream.as_str(), place.root().to_str().unwrap());
-    let other = place.path("other");
-    let runs: [(&str, &[&str]); 16] = [
-        ("create", &["create", other.to_str().unwrap()]),
-        ("ls", &["ls", root]),
-        ("info", &["info", stream]),
-        ("top", &["top", stream, "--interval", "10ms"]),
-        ("tail", &["tail", stream]),
-        ("apps", &["apps", stream]),
-        ("lag", &["lag", stream]),
-        ("checkpoint show", &["checkpoint", "show", stream, "--app", "load"]),
-        ("retention", &["retention", stream]),
-        ("verify", &["verify", stream]),
-        ("repair", &["repair", stream, "--dry-run"]),
-        ("dump", &["dump", stream]),
-        ("split", &["split", stream, "0"]),
-        ("cheat", &["cheat"]),
-        ("bench", &["bench", root, "--quick", "--only", "put 64 KiB"]),
-        ("delete", &["delete", stream]),
-    ];
-    for (verb, args) in runs {
-        let ran = run(&[args, &["--json"]].concat()).succeeded();
-        let object: serde_json::Value = serde_json::from_str(ran.lines()[0]).unwrap();
-        let mut told: Vec<_> = object.as_object().unwrap().keys().cloned().collect();
-        let mut documented = keys[verb].clone();
-        documented.retain(|key| key != "data_base64");
-        told.sort();
-        documented.sort();
-        assert_eq!(told, documented, "{verb}");
-    }
 }
