@@ -45,6 +45,21 @@ fn a_file_in_the_place_of_a_stream_is_left_alone() {
 }
 
 #[test]
+fn what_is_no_stream_is_told_apart_and_what_to_do_is_said() {
+    let place = Place::with_shards(1);
+    let root = place.root().to_str().unwrap();
+    run(&["info", root]).failed(1, &["is not a stream", &format!("millstream ls {root}")]);
+    let empty = place.path("empty");
+    fs::create_dir(&empty).unwrap();
+    let empty = empty.to_str().unwrap();
+    run(&["info", empty]).failed(1, &["empty", &format!("millstream create {empty}")]);
+    run(&["info", &format!("{}/MANIFEST", place.stream)]).failed(1, &["the directory of a stream"]);
+    run(&["ls", &format!("{root}/none")]).failed(1, &["that the streams are in"]);
+    run(&["dead-letters", "list", &place.stream, "--app", "typo"])
+        .failed(1, &["no application typo", "millstream apps"]);
+}
+
+#[test]
 fn a_directory_that_is_no_stream_is_left_alone() {
     let place = Place::without_stream();
     fs::create_dir(&place.stream).unwrap();

@@ -120,7 +120,15 @@ fn json_of_every_command_has_the_keys_that_the_manual_says() {
     check_run("retention", &[stream]);
     check_run("work", &[stream, "--app", "audit", "--until-idle"]);
     // Two of three records are put aside.
-    let exec = ["--exec", "! grep -q bad", "--each-batch", "--dead-letters-after", "1"];
+    let exec = [
+        "--exec",
+        "! grep -q bad",
+        "--each-batch",
+        "--on-poison",
+        "dead-letter",
+        "--attempts",
+        "1",
+    ];
     let work = ["work", stream, "--json", "--until-idle"];
     let worked = run(&[&work, &app[..], &exec].concat()).succeeded();
     check_run("top", &[root, "-n", "1"]);
@@ -131,6 +139,7 @@ fn json_of_every_command_has_the_keys_that_the_manual_says() {
     check_run("checkpoint seek", &[&[stream, "horizon"], &app[..], &why].concat());
     check_run("checkpoint set", &[&[stream, "4096", "--shard", "0"], &app[..], &why].concat());
     check_run("checkpoint reset", &[&[stream], &app[..], &why].concat());
+    check_run("checkpoint retry", &[&[stream, "--shard", "0"], &app[..]].concat());
     check_run("dead-letters list", &[&[stream], &app[..]].concat());
     let letters = run(&[&["dead-letters", "list", stream, "--json"], &app[..]].concat());
     let letter: Value = serde_json::from_str(letters.lines()[0]).unwrap();

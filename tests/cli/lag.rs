@@ -16,9 +16,9 @@ fn each_shard_of_each_application_has_a_bar_and_what_is_behind() {
     let lag = run(&["lag", &place.stream]).succeeded();
     let lines = lag.lines();
     assert!(lines[0].ends_with("100 records behind"), "{lines:?}");
-    assert_eq!(lines[2], "audit 0 records");
+    assert_eq!(lines[2], "audit: 0 records behind");
     assert!(lines[3].starts_with("shardId-000000000000 [####################] --"), "{lines:?}");
-    assert_eq!(lines[5], "load 100 records");
+    assert_eq!(lines[5], "load: 100 records behind");
     assert!(lines[6].contains("#.") && lines[7].contains("#."), "{lines:?}");
     assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:?}");
     assert!(!lag.text().contains('\x1b'));
@@ -67,5 +67,5 @@ fn a_watch_ends_after_as_many_looks_as_are_wanted() {
     let looks = run(&[&watch[..], &["--json"]].concat()).succeeded();
     assert_eq!(looks.lines().len(), 3);
     let plain = run(&watch).succeeded();
-    assert_eq!(plain.text().matches("records behind").count(), 3);
+    assert_eq!(plain.text().matches("PROCESSED").count(), 3);
 }

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use millstream::{DeadLetter, DeadLetters, SequenceNumber, Stream};
 use serde_json::{Value, json};
 
-use crate::apps::Place;
+use crate::apps::{Place, existing};
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::record_format::data_as_json;
@@ -89,7 +89,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn open(dir: &Path, app: &str) -> Result<DeadLetters> {
-    Ok(DeadLetters::of(app, &Stream::open_read_only(dir)?)?)
+    let stream = Stream::open_read_only(dir)?;
+    existing(dir, &stream, app)?;
+    Ok(DeadLetters::of(app, &stream)?)
 }
 
 fn list(place: &Place) -> Result<()> {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use millstream::Error;
+use millstream::{Error, Stream};
 
 /// The exit codes, as `millstream --help` has them.
 pub(crate) const EXIT_CODES: &str = "\
@@ -104,6 +104,19 @@ impl From<Error> for Failure {
             Error::StreamNotFound { path } => {
                 Some(format!("make one with `millstream create {}`", path.display()))
             }
+            Error::NotAStream { path, .. } if is_empty(path) => {
+                Some(format!("make one there with `millstream create {}`", path.display()))
+            }
+            Error::NotAStream { path, .. } if Stream::list(path).is_ok_and(|it| !it.is_empty()) => {
+                Some(format!("`millstream ls {}` shows the streams in it", path.display()))
+            }
+            Error::NotAStream { .. } => Some("give the directory of a stream".to_owned()),
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("run it as the user that the files belong to".to_owned())
+            }
+            Error::Io { action: "list", .. } => {
+                Some("give the directory that the streams are in".to_owned())
+            }
             Error::StreamExists { .. } => Some("nothing was changed".to_owned()),
             Error::Locked { .. } => Some("wait for it or stop it".to_owned()),
             Error::ShardNotFound { .. } | Error::ShardClosed { .. } => {
@@ -121,4 +134,8 @@ impl From<Error> for Failure {
             None => failure,
         }
     }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_ok_and(|mut names| names.next().is_none())
 }

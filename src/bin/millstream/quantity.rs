@@ -12,15 +12,17 @@ const BYTE_UNITS: [(&str, u64); 5] =
 pub(crate) struct Limit<T>(pub(crate) Option<T>);
 
 impl<T> Limit<T> {
-    /// What is written is `none`, or understood by `parse`.
-    pub(crate) fn parse(text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Self, String> {
+    /// What is written is `none`, or understood by `parse`, which understands what is `expected`.
+    pub(crate) fn parse(
+        text: &str,
+        parse: impl Fn(&str) -> Option<T>,
+        expected: &str,
+    ) -> Result<Self, String> {
         match text {
             "none" => Ok(Self(None)),
             _ => match parse(text) {
                 Some(value) => Ok(Self(Some(value))),
-                None => {
-                    Err("a number with a unit, as in 90s, 7d, 512MiB, or none is expected".into())
-                }
+                None => Err(format!("{expected}, or none, is expected")),
             },
         }
     }

@@ -30,13 +30,19 @@ pub(crate) struct Args {
     /// The directory of the stream.
     dir: PathBuf,
     /// Keep records for so long: 90s, 30m, 12h, 7d, or none.
-    #[arg(long, value_parser = |text: &str| Limit::parse(text, duration))]
+    #[arg(long, value_parser = |text: &str| {
+        Limit::parse(text, duration, "a time as in 90s, 30m, 12h or 7d")
+    })]
     age: Option<Limit<Duration>>,
     /// Let finished segments take so many bytes: 1048576, 512MiB, 10GiB, or none.
-    #[arg(long, value_parser = |text: &str| Limit::parse(text, bytes))]
+    #[arg(long, value_parser = |text: &str| {
+        Limit::parse(text, bytes, "a size as in 1048576, 512MiB or 10GiB")
+    })]
     bytes: Option<Limit<u64>>,
     /// Let records go when so many newer ones stay, or none.
-    #[arg(long, value_name = "COUNT", value_parser = |text: &str| Limit::parse(text, count))]
+    #[arg(long, value_name = "COUNT", value_parser = |text: &str| {
+        Limit::parse(text, count, "a number of records")
+    })]
     records: Option<Limit<u64>>,
     /// Let records go only when this application has processed them; for several, more than once.
     #[arg(long, value_name = "APP")]
