@@ -306,6 +306,12 @@ impl WorkerPoolBuilder {
         self
     }
 
+    /// For processors that keep records back and say when they are done with them.
+    pub(super) fn buffered(mut self) -> Self {
+        (self.options.lanes, self.options.linger) = (1, None);
+        self.checkpoints(CheckpointPolicy::Manual)
+    }
+
     /// The clock of the pool.
     pub(super) fn ticker(&self) -> Ticker {
         self.options.ticker.clone()

@@ -117,6 +117,9 @@ pub trait RecordProcessor: Send {
     /// next, and it becomes the checkpoint, even if it is below the last one: so each record is
     /// processed exactly once, whatever fails in between, also when a backup is brought back.
     ///
+    /// Of a shard with [lanes](crate::WorkerPoolBuilder::lanes), each lane has a number of its own,
+    /// and goes by it: keep them apart by [`Initialization::lane`], and let their count be.
+    ///
     /// ```
     /// # use std::collections::HashMap;
     /// # use std::sync::{Arc, Mutex};

@@ -14,7 +14,6 @@ use crate::lineage::ShardInfo;
 use crate::record::Record;
 use crate::stream::Stream;
 use crate::worker::builder::WorkerPoolBuilder;
-use crate::worker::checkpoint::CheckpointPolicy;
 use crate::worker::pool::WorkerPool;
 use crate::worker::processor::{Initialization, ProcessorError};
 
@@ -232,8 +231,9 @@ impl EmitBuffer {
 
 impl WorkerPoolBuilder {
     /// As [`start`](Self::start), with an [`Emitter`] for each shard. Checkpoints are moved to what
-    /// was emitted, and a shard has one lane, whatever [`checkpoints`](Self::checkpoints) and
-    /// [`lanes`](Self::lanes) say.
+    /// was emitted, a shard has one lane, and no batch is waited for, since the buffer waits,
+    /// whatever [`checkpoints`](Self::checkpoints), [`lanes`](Self::lanes) and
+    /// [`linger`](Self::linger) say.
     ///
     /// # Errors
     /// As [`start`](Self::start).
@@ -276,7 +276,7 @@ impl WorkerPoolBuilder {
         E: Emitter + 'static,
     {
         let ticker = self.ticker();
-        self.lanes(1).checkpoints(CheckpointPolicy::Manual).start_by_stream(move |stream, shard| {
+        self.buffered().start_by_stream(move |stream, shard| {
             Emitting::new(factory(stream, shard), buffer, ticker.clone())
         })
     }

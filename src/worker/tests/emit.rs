@@ -1,5 +1,7 @@
 //! Emitters: what is buffered, emitted, tried again and checkpointed, step by step.
 
+use std::collections::BTreeSet;
+
 use super::journal::Stepped;
 use super::*;
 use crate::os::clock::Ticker;
@@ -7,6 +9,7 @@ use crate::record::Record;
 use crate::stream::Stream;
 use crate::worker::emit::{EmitBuffer, Emitter, Emitting};
 use crate::worker::life::Stage;
+use crate::worker::{DeadLetters, OnPoison};
 
 const S0: ShardId = ShardId::new(0);
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,12 +23,15 @@ struct List {
     left_out: Arc<Mutex<Vec<u64>>>,
     on_emit: Arc<OnEmit>,
     gives_up: bool,
+    /// It cannot be transformed.
+    poison: Option<u64>,
 }
 
 impl List {
     fn new() -> Self {
         let on_emit = Arc::new(|_| Ok(Vec::new()));
-        Self { emitted: Arc::default(), left_out: Arc::default(), on_emit, gives_up: false }
+        let (emitted, left_out) = (Arc::default(), Arc::default());
+        Self { emitted, left_out, on_emit, gives_up: false, poison: None }
     }
 
     fn on_emit(
@@ -44,6 +50,9 @@ impl Emitter for List {
 
     fn transform(&mut self, record: &Record<'_>) -> Result<Option<u64>, ProcessorError> {
         let number = record.sequence_number().address().unwrap();
+        if self.poison == Some(number) {
+            return Err("poison".into());
+        }
         Ok((!self.left_out.lock().contains(&number)).then_some(number))
     }
 
@@ -199,6 +208,80 @@ fn what_cannot_be_emitted_when_the_pool_stops_comes_again() {
 }
 
 #[test]
+fn what_is_being_emitted_when_the_pool_stops_is_tried_again_and_checkpointed() {
+    let mut fixture = Fixture::new(1);
+    let put = fixture.source.put_many(S0, 5);
+    let stopped: Arc<Mutex<Option<Arc<Stepped>>>> = Arc::default();
+    let pool = Arc::clone(&stopped);
+    let list = List::on_emit(move |mut items| {
+        pool.lock().as_ref().unwrap().board.enter(Stage::Stopping);
+        items.remove(0);
+        Ok(items)
+    });
+    let pool = start(&mut fixture, EmitBuffer::default().items(2), &list);
+    *stopped.lock() = Some(Arc::clone(&pool));
+    pool.run();
+    // The batch that was at it is finished, and what it has left in the buffer.
+    assert_eq!(list.emitted(), [&put[..2], &put[1..2], &put[2..3]]);
+    assert_eq!(fixture.stored_checkpoint(S0), after(put[2]));
+    assert_eq!(pool.board.stage(), Stage::Finished);
+    stopped.lock().take();
+}
+
+#[test]
+fn items_that_fail_for_ever_hold_up_their_shard_alone_and_no_shutdown() {
+    let mut fixture = Fixture::new(2);
+    fixture.options.retry_delay = RetryDelay::exactly(SECOND, SECOND);
+    let bad = fixture.source.put_many(S0, 3);
+    let good = fixture.source.put_many(ShardId::new(1), 3);
+    let list = List::on_emit({
+        let bad = bad.clone();
+        move |items| Ok(items.into_iter().filter(|item| bad[1..].contains(item)).collect())
+    });
+    let pool = start(&mut fixture, EmitBuffer::default().items(3).attempts(2), &list);
+    for _ in 0..20 {
+        pool.run();
+        pool.ticker.advance(SECOND);
+    }
+    assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::TrimHorizon);
+    assert_eq!(fixture.stored_checkpoint(ShardId::new(1)), after(good[2]));
+    let emitted = list.emitted();
+    assert_eq!(emitted.iter().filter(|items| **items == good).count(), 1);
+    assert!(emitted.iter().filter(|items| **items == bad).count() > 10, "all of them come again");
+    assert!(emitted.iter().filter(|items| **items == bad[1..]).count() > 10, "those that failed");
+    pool.board.enter(Stage::Stopping);
+    pool.run();
+    assert_eq!(pool.board.stage(), Stage::Finished);
+    let mut outcomes = pool.board.snapshot().into_values().map(|entry| entry.outcome());
+    assert!(matches!(outcomes.next(), Some(Outcome::Failed { .. })));
+    assert_eq!(outcomes.next(), Some(Outcome::Stopped));
+}
+
+#[test]
+fn a_record_that_cannot_be_transformed_is_put_aside_and_all_others_are_emitted() {
+    let mut fixture = Fixture::new(1);
+    fixture.options.on_poison = OnPoison::DeadLetter;
+    fixture.options.attempts = 2;
+    let put = fixture.source.put_many(S0, 9);
+    let list = List { poison: Some(put[4]), ..List::new() };
+    let pool = start(&mut fixture, EmitBuffer::default().items(2), &list);
+    for _ in 0..20 {
+        pool.run();
+        pool.ticker.advance(SECOND);
+    }
+    pool.board.enter(Stage::Stopping);
+    pool.run();
+    let emitted = list.emitted().concat().into_iter().collect::<BTreeSet<u64>>();
+    let rest = put.iter().copied().filter(|number| *number != put[4]);
+    assert_eq!(emitted, rest.collect());
+    assert_eq!(fixture.stored_checkpoint(S0), after(put[8]));
+    let letters = DeadLetters::in_directory(&fixture.directory.path().join("billing"));
+    let letters = letters.list().unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].sequence_number, put[4].into());
+}
+
+#[test]
 fn what_is_buffered_is_emitted_before_the_shard_is_handed_over() {
     let mut fixture = Fixture::new(1);
     let put = fixture.source.put(S0);
@@ -261,6 +344,7 @@ fn a_shard_has_one_emitter_whose_checkpoints_count_whatever_else_is_set() {
     let (list, made) = (List::new(), Arc::new(Mutex::new(0)));
     let pool = WorkerPool::builder("billing", &stream)
         .lanes(4)
+        .linger(Limit::records(1000), Duration::from_secs(3600))
         .checkpoints(CheckpointPolicy::AfterBatch)
         .start_emitting(EmitBuffer::default(), {
             let (list, made) = (list.clone(), Arc::clone(&made));

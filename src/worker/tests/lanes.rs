@@ -1,7 +1,7 @@
 //! Several workers in one shard.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use super::*;
@@ -74,6 +74,60 @@ fn a_lane_that_hangs_holds_up_no_other_one_and_each_is_in_order() {
     }
     assert_eq!(fixture.stored_checkpoint(S0), after(put[99]));
     assert_eq!(status(&pool, S0).records_processed, 100);
+}
+
+#[test]
+fn a_lane_that_panics_spoils_nothing_that_another_one_has_in_hand() {
+    let fixture = lanes();
+    let put = fixture.source.put_many(S0, 60);
+    let (panicking, others) = fixture.divided(&put, 1);
+    let (slow, _) = fixture.divided(&others, 2);
+    let (first_slow, bad) = (slow[0], panicking[3]);
+    let panics = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&panics);
+    let pool = fixture.start(fixture.recorder().on_batch(move |batch, _| {
+        if numbers(batch).eq([first_slow]) {
+            // One batch is in hand while the other lane panics, time after time.
+            wait_until(|| counted.load(Ordering::SeqCst) >= 3);
+        }
+        if numbers(batch).eq([bad]) && counted.fetch_add(1, Ordering::SeqCst) < 3 {
+            std::panic::resume_unwind(Box::new("of this lane"));
+        }
+        Ok(())
+    }));
+    assert!(pool.wait_until_idle(LONG));
+    assert_eq!(sorted(fixture.log.records(S0)), put, "each once");
+    assert_eq!(fixture.stored_checkpoint(S0), after(put[59]));
+    let metrics = pool.metrics();
+    assert_eq!(metrics.shards[0].counts.failures, 3);
+    assert_eq!(metrics.shards[0].counts.leases_taken, 1);
+}
+
+#[test]
+fn children_wait_for_the_slowest_lane_of_their_parent() {
+    let fixture = lanes();
+    let put = fixture.source.put_many(S0, 30);
+    let (slow, others) = fixture.divided(&put, 1);
+    let (last, (go_on, wait)) = (*slow.last().unwrap(), mpsc::channel::<()>());
+    let wait = Mutex::new(wait);
+    let pool = fixture.start(fixture.recorder().on_batch(move |batch, _| {
+        if numbers(batch).eq([last]) {
+            let _ = wait.lock().recv();
+        }
+        Ok(())
+    }));
+    let child = fixture.source.close(&[S0]);
+    let of_child = fixture.source.put_many(child, 10);
+    wait_until(|| fixture.log.count(&Call::ShardEnded(S0)) == LANES - 1);
+    assert_eq!(status(&pool, child).state, ShardState::WaitingForParents);
+    let stored = fixture.stored_checkpoint(S0).number().unwrap();
+    assert!(stored < last.into(), "{stored}: the others do not count");
+    assert!(others.iter().all(|number| fixture.log.records(S0).contains(number)));
+    assert_eq!(fixture.log.records(child), []);
+    drop(go_on);
+    assert!(pool.wait_until_idle(LONG));
+    assert_eq!(fixture.stored_checkpoint(S0), Checkpoint::ShardEnd);
+    assert_eq!(sorted(fixture.log.records(child)), of_child);
 }
 
 /// Pools with so many lanes, of which one fails: what is checkpointed, and what the next pool gets.
