@@ -9,6 +9,7 @@ use crate::format::control_row::MemberId;
 use crate::format::names::{LEAVING, MEMBERS};
 use crate::os::fs;
 use crate::os::lock::LifeLine;
+use crate::seeded::bug;
 use crate::worker::lease_table::Members;
 
 /// The file of one pool, and where those of the others are. The file goes with it.
@@ -88,7 +89,11 @@ pub(super) fn all(application: &Path, me: Option<MemberId>) -> Result<Members> {
     let mut members = Members::new();
     for other in &names {
         let Some(id) = id_of(other) else { continue };
-        if Some(id) == me || LifeLine::is_held(&directory.join(other))? {
+        let is_there = || {
+            let is_held = LifeLine::is_held(&directory.join(other));
+            is_held.map(|is_held| is_held && !bug("living_taken_for_gone"))
+        };
+        if Some(id) == me || is_there()? {
             members.insert(id, !names.contains(&format!("{other}{LEAVING}")));
         }
     }

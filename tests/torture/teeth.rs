@@ -27,6 +27,7 @@ enum Method {
 use Method::{Loom, Shuttle, Test, Torture, Unit};
 
 const KILL: Method = Torture(&["kill", "--cycles", "300"]);
+const POOLS: Method = Torture(&["pools", "--cycles", "100"]);
 const POWER_CUT: Method = Torture(&["powercut", "--cycles", "300"]);
 const BLOCKS: Method = Torture(&["blocks", "--images", "600"]);
 const FAULTS: Method = Torture(&["faults", "--cycles", "400"]);
@@ -35,7 +36,7 @@ const OPENAT: Method = Torture(&["syscalls", "--call", "openat"]);
 const SUBSETS: Method = Unit("shard::images::");
 
 /// The bugs, what they are, and by what each is to be caught; the quickest is the first.
-const BUGS: [(&str, &str, &[Method]); 19] = [
+const BUGS: [(&str, &str, &[Method]); 20] = [
     ("ack_before_sync", "a put is acknowledged before it is synced", &[POWER_CUT, BLOCKS]),
     (
         "ack_own_bytes",
@@ -73,6 +74,7 @@ const BUGS: [(&str, &str, &[Method]); 19] = [
     ("checkpoint_before_processing", "a checkpoint precedes its records", &[KILL]),
     ("slot_not_alternated", "checkpoints go to one slot", &[Unit("format::control_row")]),
     ("child_before_parent", "a child does not wait for its parents", &[KILL]),
+    ("living_taken_for_gone", "a pool that is there is taken for gone", &[POOLS]),
     (
         "epoch_not_checked",
         "a checkpoint of an old owner is taken",
