@@ -227,6 +227,20 @@ fn the_tests_that_the_manual_names_are_there() {
     }
 }
 
+#[test]
+fn the_files_that_the_architecture_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("src/manual/architecture.md")).unwrap();
+    let words = text.split(|c: char| !c.is_alphanumeric() && !"_/.".contains(c));
+    let names: BTreeSet<_> =
+        words.filter(|word| word.ends_with(".rs") || word.starts_with("worker/")).collect();
+    for name in &names {
+        let is_there = ["src", ""].iter().any(|at| root.join(at).join(name).try_exists().unwrap());
+        assert!(is_there, "there is no {name}");
+    }
+    assert!(names.len() > 10, "{names:?}");
+}
+
 /// The code between fences, in a text whose lines of documentation begin with `prefixes`.
 fn examples(text: &str, prefixes: &[&str]) -> String {
     let mut is_code = false;

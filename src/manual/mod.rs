@@ -1,10 +1,9 @@
-//! The manual: what is worth knowing beside the reference.
+//! The manual, beside the reference.
 //!
-//! New here: the [tour]. At work: [how to](howto) do what people ask for, the
-//! [command line](command_line), what the [defaults] are and why, [tuning]. To decide: the
-//! [guarantees], the differences from [AWS Kinesis](kinesis) and from the [KCL](workers). To look
-//! inside: the [architecture], the [format](mod@format) on the disk, and how it is
-//! [tested](testing).
+//! To begin: the [tour]. At work: [recipes](howto), the [command line](command_line), the
+//! [defaults] and their reasons, [tuning]. To decide: the [guarantees], the differences from
+//! [AWS Kinesis](kinesis) and from the [KCL](workers). To look inside: the [architecture], the
+//! [format](mod@format) on disk, and how it is [tested](testing).
 
 #[doc = include_str!("tour.md")]
 pub mod tour {}
