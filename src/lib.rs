@@ -36,7 +36,7 @@
 //! | consume all shards | [`WorkerPool`], [`RecordProcessor`], [`Checkpointer`] |
 //! | watch a pool | [`WorkerPool::status`], [`WorkerPool::metrics`] |
 //! | set records aside that cannot be processed | [`OnPoison`], [`DeadLetters`] |
-//! | have consumers compete for records, and acknowledge each | [`Queue`], [`Message`] |
+//! | have consumers compete for records, and acknowledge each | [`Queue`], [`QueueWorkers`] |
 //! | send records elsewhere in bundles | [`Emitter`], [`JsonLines`] |
 //! | read all shards as one, or one key | [`Stream::scan`], [`Stream::scan_key`] |
 //! | see how far an application is, move it back or forward | [`Application`] |
@@ -94,7 +94,10 @@ pub use lineage::{ShardFilter, ShardInfo};
 pub use metrics::{ShardCounts, ShardMetrics, Snapshot};
 pub use os::clock::Clock;
 pub use position::{AwsSequenceNumber, SequenceNumber, ShardId, StartingPosition};
-pub use queue::{Depth, Message, Queue, QueueBuilder, ReceiptHandle};
+pub use queue::{
+    Depth, Message, Queue, QueueBuilder, QueueWorkers, QueueWorkersBuilder, QueueWorkersStatus,
+    ReceiptHandle,
+};
 pub use record::{
     DEFAULT_MAX_RECORD_BYTES, Durability, Gap, Lag, Limit, MAX_OPEN_SHARDS,
     MAX_PARTITION_KEY_CHARS, MAX_RECORD_BYTES, PutRecord, Receipt, Record,

@@ -80,8 +80,9 @@ impl QueueBuilder {
     }
 
     /// Gives a message to a consumer only when all earlier ones of its partition key are done or
-    /// put aside, across splits and merges too; messages of other keys do not wait for it. Those
-    /// that were put [without a key](Stream::put_any) wait for nothing.
+    /// put aside; messages of other keys do not wait for it, nor do those that were put [without a
+    /// key](Stream::put_any). The order holds across splits and merges, too: shards that come from
+    /// one begin when everything of that one is done.
     pub fn ordered_by_key(mut self) -> Self {
         self.is_ordered = true;
         self
@@ -173,6 +174,7 @@ impl QueueBuilder {
             keeps_in_flight: self.keeps_in_flight,
             state: Mutex::new(state),
             bell: Bell::default(),
+            emptied: Bell::default(),
         };
         Ok(Queue { inner: Arc::new(inner) })
     }

@@ -1,8 +1,12 @@
 //! How much there is in a queue.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use crate::error::Result;
-use crate::queue::Queue;
+use crate::os::signal::Event;
 use crate::queue::state::State;
+use crate::queue::{Inner, Queue};
 use crate::stream::Stream;
 
 /// How many messages a queue has, by what becomes of them next; see [`Queue::depth`].
@@ -52,14 +56,59 @@ impl Queue {
     /// # Ok::<(), millstream::Error>(())
     /// ```
     pub fn depth(&self) -> Result<Depth> {
+        Ok(Depth { dead: self.inner.dead_letters.count()?, ..self.inner.look()? })
+    }
+}
+
+impl Inner {
+    /// All but the dead letters.
+    fn look(&self) -> Result<Depth> {
+        let now_ms = self.stream.now_ms();
+        let mut state = self.state.lock();
+        state.add_new(self.keeps_in_flight, now_ms)?;
+        look(&mut state, &self.stream, now_ms)
+    }
+}
+
+impl Queue {
+    /// Waits until there is no message that is not done or put aside: whoever works the queue off
+    /// has got through. False if that is not so within `timeout`.
+    ///
+    /// # Errors
+    /// What looking at the stream says.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// # use std::time::Duration;
+    /// let queue = millstream::Queue::open("thumbnails", &stream)?;
+    /// stream.put("picture-7", "draw me")?;
+    /// assert!(!queue.wait_until_empty(Duration::from_millis(1))?);
+    /// queue.receive(1, Duration::ZERO)?.remove(0).ack()?;
+    /// assert!(queue.wait_until_empty(Duration::from_secs(1))?);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn wait_until_empty(&self, timeout: Duration) -> Result<bool> {
         let inner = &self.inner;
-        let now_ms = inner.stream.now_ms();
-        let depth = {
-            let mut state = inner.state.lock();
-            state.add_new(inner.keeps_in_flight, now_ms)?;
-            look(&mut state, &inner.stream, now_ms)?
-        };
-        Ok(Depth { dead: inner.dead_letters.count()?, ..depth })
+        let (started, event) = (Instant::now(), Arc::new(Event::default()));
+        loop {
+            inner.emptied.listen(&event, || ());
+            let depth = inner.look();
+            let left = timeout.saturating_sub(started.elapsed());
+            let is_empty = depth.as_ref().is_ok_and(|depth| depth.left() == 0);
+            if depth.is_err() || is_empty || left.is_zero() {
+                inner.emptied.forget(&event);
+                return depth.map(|_| is_empty);
+            }
+            event.wait_for(left);
+        }
+    }
+}
+
+impl Depth {
+    /// How many are not done and not put aside.
+    pub(super) fn left(&self) -> u64 {
+        self.ready + self.in_flight + self.delayed
     }
 }
 

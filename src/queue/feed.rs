@@ -185,7 +185,6 @@ impl Feed {
 
     /// Gives the shard back.
     pub(super) fn release(&mut self) -> Result<()> {
-        self.store(true)?;
         self.lease.release()
     }
 

@@ -74,11 +74,11 @@ impl State {
     fn choose(&mut self, ticket: Ticket, slot: Slot, record: Next, found: &mut Found) {
         let receives = slot.receives;
         let taken = Taken { ticket, receives, record };
-        if receives >= self.max_receives {
-            self.put(ticket, SlotState::Leaving, 0);
-            found.leaving.push(taken);
-        } else {
-            found.taken.push(taken);
+        // From now on it is not found again.
+        self.put(ticket, SlotState::Found, 0);
+        match receives < self.max_receives {
+            true => found.taken.push(taken),
+            false => found.leaving.push(taken),
         }
     }
 
@@ -94,7 +94,7 @@ impl State {
                 }
                 self.turn = shard;
                 self.read_shard(shard, max, now_ms, found)?;
-                has_ended |= self.feed(shard).ends_now();
+                has_ended |= self.may_read(&self.feeds[&shard]) && self.feed(shard).ends_now();
             }
             if !has_ended {
                 return Ok(());
@@ -146,8 +146,8 @@ impl State {
         self.feeds.values().filter(is_read).filter_map(|feed| feed.tip().cloned()).collect()
     }
 
-    /// Whether a shard is read now: in order, children wait for their parents.
-    fn may_read(&self, feed: &Feed) -> bool {
+    /// Whether a shard has begun: in order, children wait for their parents.
+    pub(super) fn may_read(&self, feed: &Feed) -> bool {
         !self.is_ordered || !feed.parents.iter().any(|parent| self.feeds.contains_key(parent))
     }
 }

@@ -314,7 +314,7 @@ impl Queue {
         self.inner.extend(self.inner.held(handle)?, time)
     }
 
-    fn settle(&self, messages: impl IntoIterator<Item = Message>) -> Vec<Held> {
+    pub(super) fn settle(&self, messages: impl IntoIterator<Item = Message>) -> Vec<Held> {
         let of_this_queue = |message: &Message| {
             assert!(Arc::ptr_eq(&message.queue, &self.inner), "the message is of another queue");
         };

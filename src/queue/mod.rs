@@ -3,7 +3,8 @@
 //! - `builder.rs`: how a queue is opened
 //! - `receive.rs`: giving records to consumers, waiting for some, putting those aside that fail
 //! - `message.rs`: what a consumer holds in its hands; `settle.rs`: what it says of it
-//! - `depth.rs`: how much there is
+//! - `depth.rs`: how much there is, and waiting until nothing is
+//! - `workers.rs`: threads that work a queue off
 //! - `state.rs`: what is known of all records, and what follows from what happens
 //! - `find.rs`: what may be given to consumers now
 //! - `feed.rs`: one shard as it is consumed; `window.rs`: its records that were read and are not
@@ -23,7 +24,10 @@ mod receive;
 mod settle;
 mod spans;
 mod state;
+#[cfg(test)]
+mod tests;
 mod window;
+mod workers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,6 +38,7 @@ use parking_lot::Mutex;
 pub use builder::QueueBuilder;
 pub use depth::Depth;
 pub use message::{Message, ReceiptHandle};
+pub use workers::{QueueWorkers, QueueWorkersBuilder, QueueWorkersStatus};
 
 use crate::error::{Error, Result};
 use crate::format::queue_entry::{Change, Span};
@@ -93,6 +98,8 @@ struct Inner {
     state: Mutex<State>,
     /// Rings when a message may be there for one who sleeps.
     bell: Bell,
+    /// Rings when no message that was read is left.
+    emptied: Bell,
 }
 
 impl Queue {
@@ -180,7 +187,8 @@ impl Queue {
             state.add_new(inner.keeps_in_flight, now_ms)?;
             let depth = depth::look(&mut state, &inner.stream, now_ms)?;
             state.purge()?;
-            depth.ready + depth.in_flight + depth.delayed
+            inner.let_go(state)?;
+            depth.left()
         };
         inner.sync()?;
         Ok(purged)
@@ -214,10 +222,14 @@ impl Inner {
     /// is long.
     fn let_go(&self, mut state: parking_lot::MutexGuard<'_, State>) -> Result<()> {
         let has_news = std::mem::take(&mut state.has_news);
+        let is_empty = state.counts.all() == 0;
         let snapshot = state.snapshot();
         drop(state);
         if has_news {
             self.bell.ring(|| ());
+        }
+        if is_empty {
+            self.emptied.ring(|| ());
         }
         snapshot.map_or(Ok(()), |snapshot| snapshot.settle(&self.journal))
     }
@@ -225,9 +237,11 @@ impl Inner {
     /// Leaves everything in good order.
     fn close(&self) -> Result<()> {
         let mut state = self.state.lock();
+        let shards = state.shards();
+        let stored = state.store(shards, true);
         let mut feeds = std::mem::take(&mut state.feeds);
         // All are released, also behind one that cannot be.
-        let released = feeds.values_mut().map(feed::Feed::release).fold(Ok(()), Result::and);
+        let released = feeds.values_mut().map(feed::Feed::release).fold(stored, Result::and);
         released.and_then(|()| self.journal.flush())
     }
 }

@@ -91,8 +91,9 @@ impl Inner {
         now_ms: u64,
     ) -> Result<Vec<Message>> {
         let until_ms = now_ms + self.visibility_ms;
-        let records = taken.iter().map(|taken| (taken.ticket, taken.record.address));
-        let changes = state.ranges(records, Change::Received { until_ms });
+        let change = Change::Received { until_ms };
+        let records = taken.iter().map(|taken| (taken.ticket, taken.record.address, change));
+        let changes = state.ranges(records);
         if let Err(error) = state.journal.append(&changes) {
             give_back(state, &taken);
             return Err(error);
@@ -128,8 +129,9 @@ impl Inner {
         // What a purge has taken meanwhile is done.
         let is_there = |taken: &&Taken| state.slot(taken.ticket).is_some();
         let leaving: Vec<_> = leaving.iter().filter(is_there).collect();
-        let records = leaving.iter().map(|taken| (taken.ticket, taken.record.address));
-        let changes = state.ranges(records, Change::Done);
+        let records =
+            leaving.iter().map(|taken| (taken.ticket, taken.record.address, Change::Done));
+        let changes = state.ranges(records);
         let done = put_aside.and_then(|()| state.journal.append(&changes));
         for taken in &leaving {
             match done {

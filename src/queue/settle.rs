@@ -40,16 +40,22 @@ impl Inner {
 
     /// These are done.
     pub(super) fn ack(&self, held: &mut [Held]) -> Result<()> {
+        self.ack_those(held)?.1
+    }
+
+    /// Those of these are done whose receipts hold: how many, and the error for another one.
+    pub(super) fn ack_those(&self, held: &mut [Held]) -> Result<(usize, Result<()>)> {
         let mut state = self.state.lock();
-        let (valid, expired) = note(&mut state, held, Change::Done)?;
+        let (valid, expired) = note(&mut state, held, |_| Change::Done)?;
         for held in valid {
             state.finish(held.ticket);
         }
+        let count = valid.len();
         let stored = state.store(valid.iter().map(|held| held.ticket.shard), false);
         self.let_go(state)?;
         stored?;
         self.sync()?;
-        expired
+        Ok((count, expired))
     }
 
     /// These are there again when the delay is over; at once, if they are to be put aside.
@@ -62,15 +68,17 @@ impl Inner {
         let now_ms = self.stream.now_ms();
         let until_ms = now_ms + millis(delay, MAX_DELAY)?;
         let mut state = self.state.lock();
-        let (valid, expired) = note(&mut state, held, Change::Delayed { until_ms })?;
+        let is_last = |held: &Held| held.receives >= self.max_receives;
+        let until_ms = |held: &Held| if is_last(held) { now_ms } else { until_ms };
+        let change = |held: &Held| Change::Delayed { until_ms: until_ms(held) };
+        let (valid, expired) = note(&mut state, held, change)?;
         for held in valid {
-            let is_last = held.receives >= self.max_receives;
-            if let Some(cause) = cause.filter(|_| is_last) {
+            if let Some(cause) = cause.filter(|_| is_last(held)) {
                 state.causes.insert(held.ticket, shortened(cause).to_owned());
             }
-            match until_ms > now_ms && !is_last {
-                true => state.put(held.ticket, SlotState::Delayed, until_ms),
-                false => state.put(held.ticket, SlotState::Ready, 0),
+            match until_ms(held) {
+                ms if ms > now_ms => state.put(held.ticket, SlotState::Delayed, ms),
+                _ => state.put(held.ticket, SlotState::Ready, 0),
             }
         }
         self.let_go(state)?;
@@ -82,7 +90,7 @@ impl Inner {
         let until_ms = self.stream.now_ms() + millis(time, MAX_VISIBILITY)?;
         let mut state = self.state.lock();
         let mut held = [held];
-        let (valid, expired) = note(&mut state, &mut held, Change::Extended { until_ms })?;
+        let (valid, expired) = note(&mut state, &mut held, |_| Change::Extended { until_ms })?;
         for held in valid {
             state.put(held.ticket, SlotState::InFlight, until_ms);
         }
@@ -96,7 +104,7 @@ impl Inner {
 fn note<'h>(
     state: &mut State,
     held: &'h mut [Held],
-    change: Change,
+    change: impl Fn(&Held) -> Change,
 ) -> Result<(&'h [Held], Result<()>)> {
     // In the order of numbers they make few ranges.
     held.sort_unstable_by_key(|held| held.ticket);
@@ -104,7 +112,7 @@ fn note<'h>(
     for at in 0..held.len() {
         let Held { ticket, address, receives } = held[at];
         let holds = state.slot(ticket).is_some_and(|slot| {
-            (slot.address, slot.receives) == (address, receives) && slot.state != SlotState::Leaving
+            (slot.address, slot.receives) == (address, receives) && slot.state != SlotState::Found
         });
         // Whoever names one twice has said it once.
         let is_same = valid > 0 && held[valid - 1].ticket == ticket;
@@ -116,7 +124,8 @@ fn note<'h>(
         }
     }
     let valid = &held[..valid];
-    let changes = state.ranges(valid.iter().map(|held| (held.ticket, held.address)), change);
+    let changes = valid.iter().map(|held| (held.ticket, held.address, change(held)));
+    let changes = state.ranges(changes);
     state.journal.append(&changes)?;
     Ok((valid, expired))
 }

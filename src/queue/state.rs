@@ -201,7 +201,7 @@ impl State {
         slot.until_ms = until_ms;
         self.counts.move_one(before, state);
         match state {
-            SlotState::Ready => {
+            SlotState::Ready if before != SlotState::Ready => {
                 self.ready.push_back(ticket);
                 self.has_news = true;
             }
@@ -257,17 +257,16 @@ impl State {
     /// The records that these name, with the ranges they make.
     pub(super) fn ranges(
         &mut self,
-        records: impl Iterator<Item = (Ticket, u64)>,
-        change: Change,
+        records: impl Iterator<Item = (Ticket, u64, Change)>,
     ) -> Vec<(Span, Change)> {
         let mut ranges: Vec<(Span, Change)> = Vec::new();
         let mut last: Option<Ticket> = None;
-        for (ticket, address) in records {
+        for (ticket, address, change) in records {
             let window = &self.feeds[&ticket.shard].window;
             let to = window.behind(ticket.index, address);
             let is_next = last
                 .is_some_and(|last| last.shard == ticket.shard && last.index + 1 == ticket.index);
-            match ranges.last_mut().filter(|_| is_next) {
+            match ranges.last_mut().filter(|(_, last)| is_next && *last == change) {
                 Some((span, _)) => span.to = to,
                 None => ranges.push((Span { shard: ticket.shard, from: address, to }, change)),
             }
@@ -300,7 +299,11 @@ impl State {
     ) -> Result<()> {
         let mut last = None;
         for shard in shards.into_iter().filter(|shard| last.replace(*shard) != Some(*shard)) {
-            let Some(feed) = self.feeds.get_mut(&shard) else { continue };
+            // A child has nothing to say while it waits, though it may be empty.
+            if !self.feeds.get(&shard).is_some_and(|feed| self.may_read(feed)) {
+                continue;
+            }
+            let feed = self.feed(shard);
             feed.store(now)?;
             if feed.is_done() {
                 feed.release()?;
@@ -333,10 +336,14 @@ impl State {
 }
 
 impl Counts {
+    pub(super) fn all(&self) -> u64 {
+        self.ready + self.in_flight + self.delayed
+    }
+
     fn of(&mut self, state: SlotState) -> Option<&mut u64> {
         match state {
             SlotState::Ready | SlotState::Waiting => Some(&mut self.ready),
-            SlotState::InFlight | SlotState::Leaving => Some(&mut self.in_flight),
+            SlotState::InFlight | SlotState::Found => Some(&mut self.in_flight),
             SlotState::Delayed => Some(&mut self.delayed),
             SlotState::Done => None,
         }

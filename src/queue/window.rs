@@ -38,8 +38,8 @@ pub(super) enum State {
     Waiting,
     InFlight,
     Delayed,
-    /// It is being put aside as a dead letter.
-    Leaving,
+    /// It is about to be given to a consumer, or put aside as a dead letter.
+    Found,
     Done,
 }
 
@@ -224,7 +224,7 @@ impl Slot {
             State::Delayed => Until::Delayed(self.until_ms),
             // Nothing was said of it.
             _ if self.receives == 0 && self.until_ms == 0 => return None,
-            State::Ready | State::Waiting | State::Leaving => Until::Delayed(self.until_ms),
+            State::Ready | State::Waiting | State::Found => Until::Delayed(self.until_ms),
         };
         Some(Known::Held { receives: self.receives, until })
     }

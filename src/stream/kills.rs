@@ -1,58 +1,21 @@
 //! Killed in the middle of a change of the shape, at every step: the old shape is there or the new
 //! one, with every record, and it goes on.
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
-use std::rc::Rc;
-
-use tempfile::TempDir;
 
 use crate::error::{Error, Result};
 use crate::hash_key::HashKey;
 use crate::lineage::ShardInfo;
-use crate::os::steps;
+use crate::os::steps::{killed_in, scratch};
 use crate::position::ShardId;
 use crate::stream::{ScannedRecord, Stream, StreamBuilder};
 
 const S0: ShardId = ShardId::new(0);
 const S1: ShardId = ShardId::new(1);
 
-fn scratch() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_all(&entry.path(), &to);
-        } else if let Err(error) = fs::copy(entry.path(), to) {
-            // A segment that another thread makes got its name meanwhile.
-            assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
-        }
-    }
-}
-
 fn builder(path: &Path) -> StreamBuilder {
     Stream::builder(path).max_segment_bytes(64 << 10)
-}
-
-/// What a process would find that opens the stream after this one was killed at each step of `run`.
-fn killed_in<T>(directory: &Path, run: impl FnOnce() -> T) -> (Vec<TempDir>, T) {
-    let images = Rc::new(RefCell::new(Vec::new()));
-    let (taken, from) = (Rc::clone(&images), directory.to_owned());
-    let look = move || {
-        let image = scratch();
-        if from.try_exists().unwrap() {
-            copy_all(&from, image.path());
-        }
-        taken.borrow_mut().push(image);
-    };
-    let done = steps::each(look, run);
-    (images.take(), done)
 }
 
 fn records(stream: &Stream) -> Vec<String> {

@@ -61,6 +61,8 @@ mod tests;
 pub(crate) use control_table::check_name;
 pub(crate) use lease::Lease;
 pub(crate) use progress::Progress;
+pub(crate) use retry_delay::RetryDelay;
+pub(crate) use supervisor::caught;
 
 pub use application::{Application, ApplicationShard};
 pub use builder::WorkerPoolBuilder;

@@ -8,7 +8,7 @@ pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 60 * 6
 
 /// How long to wait after a failure.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RetryDelay {
+pub(crate) struct RetryDelay {
     first: Duration,
     max: Duration,
     /// Whether it is shortened by chance.
@@ -16,7 +16,7 @@ pub(super) struct RetryDelay {
 }
 
 impl RetryDelay {
-    pub(super) const fn varied(first: Duration, max: Duration) -> Self {
+    pub(crate) const fn varied(first: Duration, max: Duration) -> Self {
         Self { first, max, is_varied: true }
     }
 
@@ -27,7 +27,7 @@ impl RetryDelay {
     }
 
     /// The delay after this many failures in a row.
-    pub(super) fn after(self, failures: u32) -> Duration {
+    pub(crate) fn after(self, failures: u32) -> Duration {
         // Hashers of the standard library are seeded randomly.
         let random = || RandomState::new().hash_one(failures);
         self.shortened(failures, if self.is_varied { random() } else { 0 })

@@ -275,7 +275,7 @@ impl<S: Source> Drop for Supervisor<S> {
 
 /// Runs code that may panic; what it has changed is still good, or the caller throws it away. The
 /// error is the panic's text.
-pub(super) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     panic::catch_unwind(AssertUnwindSafe(run)).map_err(panic_text)
 }
 
