@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use common::{Fixture, S0, S1, TestClock, put};
 use millstream::{
-    Application, Batch, Checkpoint, Checkpointer, Error, HashKey, Limit, PutRecord, Retention,
-    StartingPosition, Stream, WorkerPool, verify,
+    Application, Batch, Checkpoint, Checkpointer, Error, HashKey, HashKeyRange, Limit, PutRecord,
+    Retention, StartingPosition, Stream, WorkerPool, verify,
 };
 
 /// Longer than any test takes that passes.
@@ -45,6 +45,32 @@ fn process(stream: &Stream) -> Vec<String> {
 
 fn billing(stream: &Stream) -> Application {
     Application::of("billing", stream).unwrap()
+}
+
+#[test]
+fn rows_say_where_shards_come_from_and_what_they_own() {
+    let Fixture { stream, directory: _directory } = Fixture::new(1);
+    process(&stream);
+    let [low, high] = stream.split_mid(S0).unwrap();
+    let children = || {
+        let shards = billing(&stream).shards().unwrap();
+        shards.into_iter().map(|shard| (shard.shard, shard.children)).collect::<Vec<_>>()
+    };
+    assert_eq!(children(), [(S0, vec![])], "it has not seen them yet");
+    process(&stream);
+    let merged = stream.merge_shards(low, high).unwrap();
+    process(&stream);
+    assert_eq!(
+        children(),
+        [(S0, vec![low, high]), (low, vec![merged]), (high, vec![merged]), (merged, vec![])]
+    );
+    let shards = billing(&stream).shards().unwrap();
+    assert_eq!(shards[3].parents, [low, high]);
+    assert_eq!(shards[3].hash_key_range, HashKeyRange::FULL);
+    for (row, info) in shards.iter().zip(stream.shards()) {
+        assert_eq!(row.parents, info.parents().collect::<Vec<_>>());
+        assert_eq!(row.hash_key_range, info.hash_key_range);
+    }
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::files::{copy_all, files, make_small_stream, process_all, scratch};
-use millstream::{FindingKind, Limit, StartingPosition, Stream, verify};
+use millstream::{
+    Application, ApplicationShard, FindingKind, Limit, StartingPosition, Stream, verify,
+};
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/format-1")
@@ -69,6 +71,31 @@ fn checkpoints_of_version_1_are_kept() {
     let stream = Stream::builder(copy.path()).open_existing().unwrap();
     stream.put("new", "record").unwrap();
     assert_eq!(process_all(&stream, "billing"), 1, "what was processed does not come again");
+}
+
+#[test]
+fn rows_of_version_1_become_those_of_version_2_when_a_pool_takes_the_shard() {
+    let copy = copy();
+    let rows = || files(&copy.path().join("applications/billing"));
+    // The version of each slot.
+    let versions = || -> Vec<[u8; 2]> {
+        let row = |path: &PathBuf| path.extension().is_some_and(|it| it == "row");
+        let of = |path: PathBuf| fs::read(path).map(|bytes| [bytes[8], bytes[512 + 8]]).unwrap();
+        rows().into_iter().filter(row).map(of).collect()
+    };
+    assert!(versions().concat().iter().all(|version| *version == 1));
+    let stream = Stream::builder(copy.path()).open_existing().unwrap();
+    let relatives = || {
+        let shards = Application::of("billing", &stream).unwrap().shards().unwrap();
+        let of = |it: ApplicationShard| (it.shard, it.parents, it.children, it.hash_key_range);
+        shards.into_iter().map(of).collect::<Vec<_>>()
+    };
+    let before = relatives();
+    assert!(before.iter().any(|(_, parents, ..)| !parents.is_empty()));
+    process_all(&stream, "billing");
+    assert_eq!(relatives(), before);
+    assert!(versions().concat().contains(&2), "{:?}", versions());
+    assert_eq!(verify(copy.path()).unwrap().findings, []);
 }
 
 #[test]

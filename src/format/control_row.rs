@@ -8,7 +8,7 @@
 //! | offset | size | field | meaning |
 //! |-------:|-----:|-------|---------|
 //! | 0 | 8 | magic | `millrow` and a zero |
-//! | 8 | 4 | version | 1 |
+//! | 8 | 4 | version | 2; 1 if it does not say where the shard comes from |
 //! | 12 | 4 | shard | the shard's index |
 //! | 16 | 8 | application | XXH3 of the application's name |
 //! | 24 | 8 | generation | one more with each write; its lowest bit is the slot |
@@ -21,17 +21,25 @@
 //! | 72 | 8 | wanted by | the member that asks for the shard, 0 nobody |
 //! | 80 | 4 | state length | bytes of `state` |
 //! | 84 | 384 | state | what the processor has noted with the prepared checkpoint; or the lanes |
-//! | 468 | 40 | | zeros |
+//! | 468 | 4 | parent | the index of the shard that it came from, and 1; 0 none |
+//! | 472 | 4 | adjacent parent | that of the other one, if it came from a merge |
+//! | 476 | 16 | range start | the first hash key of the shard |
+//! | 492 | 16 | range end | the last one |
 //! | 508 | 4 | crc | CRC-32 of all before it; believe nothing unless it fits |
 //!
 //! With lanes, the state has 8 bytes for each: the number of the last record processed in it, or 0.
 //! All numbers are little-endian. Shard and application are there so that a row that was copied
 //! from elsewhere is noticed: its numbers would make this application skip records.
+//!
+//! Rows of version 1 have zeros from 468 on. Who takes the shard writes version 2. Children are not
+//! in a row: there may be any number of them, and each names its parents in its own.
 
 use std::num::NonZeroU64;
 use std::ops::Range;
 
-use super::{put, u32_at, u64_at};
+use super::{put, u32_at, u64_at, u128_at};
+use crate::hash_key::{HashKey, HashKeyRange};
+use crate::lineage::ShardInfo;
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
 use crate::seeded::bug;
 
@@ -45,7 +53,9 @@ pub(crate) const MAX_LANES: usize = MAX_STATE_BYTES / 8;
 pub(crate) const ROW_LEN: usize = 2 * SLOT_LEN;
 
 const MAGIC: &[u8; 8] = b"millrow\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// That of a row without a lineage.
+const OLD_VERSION: u32 = 1;
 
 const VERSION_AT: usize = 8;
 const SHARD_AT: usize = VERSION_AT + 4;
@@ -60,8 +70,11 @@ const OWNER_AT: usize = PENDING_NUMBER_AT + 8;
 const WANTED_BY_AT: usize = OWNER_AT + 8;
 const STATE_LEN_AT: usize = WANTED_BY_AT + 8;
 const STATE_AT: usize = STATE_LEN_AT + 4;
-const ZEROS_AT: usize = STATE_AT + MAX_STATE_BYTES;
-const CRC_AT: usize = SLOT_LEN - 4;
+const PARENT_AT: usize = STATE_AT + MAX_STATE_BYTES;
+const ADJACENT_PARENT_AT: usize = PARENT_AT + 4;
+const RANGE_START_AT: usize = ADJACENT_PARENT_AT + 4;
+const RANGE_END_AT: usize = RANGE_START_AT + 16;
+const CRC_AT: usize = RANGE_END_AT + 16;
 
 const TRIM_HORIZON: u32 = 1;
 const AT_SEQUENCE_NUMBER: u32 = 2;
@@ -92,6 +105,28 @@ pub(crate) struct PendingRow {
     pub(crate) state: Vec<u8>,
 }
 
+/// Where a shard comes from, and what it owns: what a table tells that knows no stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lineage {
+    pub(crate) parent: Option<ShardId>,
+    pub(crate) adjacent_parent: Option<ShardId>,
+    pub(crate) hash_key_range: HashKeyRange,
+}
+
+impl Lineage {
+    /// The shards that it came from.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = ShardId> {
+        [self.parent, self.adjacent_parent].into_iter().flatten()
+    }
+}
+
+impl From<&ShardInfo> for Lineage {
+    fn from(shard: &ShardInfo) -> Self {
+        let ShardInfo { parent, adjacent_parent, hash_key_range, .. } = *shard;
+        Self { parent, adjacent_parent, hash_key_range }
+    }
+}
+
 /// Names a pool among those of its application.
 pub(crate) type MemberId = NonZeroU64;
 
@@ -114,13 +149,15 @@ pub(crate) struct ControlRow {
     pub(crate) owner: Option<MemberId>,
     /// Who asks the owner for it.
     pub(crate) wanted_by: Option<MemberId>,
+    /// None if it was written before rows had one.
+    pub(crate) lineage: Option<Lineage>,
 }
 
 impl ControlRow {
     /// The first row of a shard.
-    pub(crate) fn new(checkpoint: Option<StartingPosition>) -> Self {
+    pub(crate) fn new(checkpoint: Option<StartingPosition>, lineage: Option<Lineage>) -> Self {
         let (pending, lanes, owner, wanted_by) = (None, Vec::new(), None, None);
-        Self { generation: 0, epoch: 0, checkpoint, pending, lanes, owner, wanted_by }
+        Self { generation: 0, epoch: 0, checkpoint, pending, lanes, owner, wanted_by, lineage }
     }
 
     /// Where in the file the row goes.
@@ -158,7 +195,8 @@ pub(crate) fn encode(key: RowKey, row: &ControlRow) -> [u8; SLOT_LEN] {
     let number = number.map_or(0, address);
     let mut slot = [0; SLOT_LEN];
     put(&mut slot, 0..VERSION_AT, MAGIC);
-    put(&mut slot, VERSION_AT..SHARD_AT, &VERSION.to_le_bytes());
+    let version = if row.lineage.is_some() { VERSION } else { OLD_VERSION };
+    put(&mut slot, VERSION_AT..SHARD_AT, &version.to_le_bytes());
     put(&mut slot, SHARD_AT..APPLICATION_AT, &key.shard.index().to_le_bytes());
     put(&mut slot, APPLICATION_AT..GENERATION_AT, &key.application.to_le_bytes());
     put(&mut slot, GENERATION_AT..EPOCH_AT, &row.generation.to_le_bytes());
@@ -184,6 +222,13 @@ pub(crate) fn encode(key: RowKey, row: &ControlRow) -> [u8; SLOT_LEN] {
     let id = |member: Option<MemberId>| member.map_or(0, MemberId::get).to_le_bytes();
     put(&mut slot, OWNER_AT..WANTED_BY_AT, &id(row.owner));
     put(&mut slot, WANTED_BY_AT..STATE_LEN_AT, &id(row.wanted_by));
+    if let Some(Lineage { parent, adjacent_parent, hash_key_range: range }) = &row.lineage {
+        let index = |id: &Option<ShardId>| id.map_or(0, |id| id.index() + 1).to_le_bytes();
+        put(&mut slot, PARENT_AT..ADJACENT_PARENT_AT, &index(parent));
+        put(&mut slot, ADJACENT_PARENT_AT..RANGE_START_AT, &index(adjacent_parent));
+        put(&mut slot, RANGE_START_AT..RANGE_END_AT, &range.start.get().to_le_bytes());
+        put(&mut slot, RANGE_END_AT..CRC_AT, &range.end.get().to_le_bytes());
+    }
     seal(&mut slot);
     slot
 }
@@ -223,9 +268,11 @@ fn decode_slot(key: RowKey, slot: &[u8; SLOT_LEN]) -> Result<ControlRow, RowDama
     if !whole || &slot[..VERSION_AT] != MAGIC {
         return Err(RowDamage::Torn);
     }
-    if u32_at(slot, VERSION_AT) != VERSION {
-        return Err(RowDamage::Version(u32_at(slot, VERSION_AT)));
-    }
+    let lineage = match u32_at(slot, VERSION_AT) {
+        OLD_VERSION => None,
+        VERSION => Some(lineage(slot)),
+        version => return Err(RowDamage::Version(version)),
+    };
     let shard = ShardId::new(u32_at(slot, SHARD_AT));
     if key != (RowKey { shard, application: u64_at(slot, APPLICATION_AT) }) {
         return Err(RowDamage::Foreign);
@@ -239,7 +286,7 @@ fn decode_slot(key: RowKey, slot: &[u8; SLOT_LEN]) -> Result<ControlRow, RowDama
         _ => return Err(RowDamage::Torn),
     };
     let state_len = u32_at(slot, STATE_LEN_AT) as usize;
-    let state = slot[STATE_AT..ZEROS_AT].get(..state_len).ok_or(RowDamage::Torn)?;
+    let state = slot[STATE_AT..PARENT_AT].get(..state_len).ok_or(RowDamage::Torn)?;
     let (pending, lanes) = match u32_at(slot, PENDING_KIND_AT) {
         0 => (None, Vec::new()),
         AFTER_SEQUENCE_NUMBER => {
@@ -260,191 +307,15 @@ fn decode_slot(key: RowKey, slot: &[u8; SLOT_LEN]) -> Result<ControlRow, RowDama
         return Err(RowDamage::Torn);
     }
     let (owner, wanted_by) = (member(OWNER_AT), member(WANTED_BY_AT));
-    Ok(ControlRow { generation, epoch, checkpoint, pending, lanes, owner, wanted_by })
+    Ok(ControlRow { generation, epoch, checkpoint, pending, lanes, owner, wanted_by, lineage })
+}
+
+fn lineage(slot: &[u8; SLOT_LEN]) -> Lineage {
+    let id = |at| u32_at(slot, at).checked_sub(1).map(ShardId::new);
+    let key = |at| HashKey::new(u128_at(slot, at));
+    let hash_key_range = HashKeyRange { start: key(RANGE_START_AT), end: key(RANGE_END_AT) };
+    Lineage { parent: id(PARENT_AT), adjacent_parent: id(ADJACENT_PARENT_AT), hash_key_range }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key() -> RowKey {
-        RowKey::new("billing", ShardId::new(7))
-    }
-
-    fn row(generation: u64, checkpoint: Option<StartingPosition>) -> ControlRow {
-        ControlRow { generation, epoch: 3, ..ControlRow::new(checkpoint) }
-    }
-
-    fn after(number: u64) -> Option<StartingPosition> {
-        Some(StartingPosition::AfterSequenceNumber(number.into()))
-    }
-
-    /// The file after these rows were written to it, one after the other.
-    fn file(rows: &[ControlRow]) -> Vec<u8> {
-        let mut file = vec![0; ROW_LEN];
-        for row in rows {
-            let at = row.offset();
-            file[at..at + SLOT_LEN].copy_from_slice(&encode(key(), row));
-        }
-        file
-    }
-
-    #[test]
-    fn every_checkpoint_comes_back_as_it_was_written() {
-        let checkpoints = [
-            Some(StartingPosition::TrimHorizon),
-            Some(StartingPosition::AtSequenceNumber(u64::MAX.into())),
-            after(0),
-            None,
-        ];
-        for checkpoint in checkpoints {
-            let row = row(1, checkpoint);
-            assert_eq!(decode(key(), &file(std::slice::from_ref(&row))), Ok(row));
-        }
-    }
-
-    #[test]
-    fn the_higher_generation_counts_in_whichever_slot() {
-        for generation in [4, 5] {
-            let rows = [row(generation, after(10)), row(generation + 1, after(20))];
-            assert_eq!(decode(key(), &file(&rows)).as_ref(), Ok(&rows[1]));
-        }
-    }
-
-    #[test]
-    fn a_write_torn_at_any_byte_leaves_the_old_row_or_the_new_one() {
-        let rows = [row(4, after(10)), row(5, after(20)), row(6, after(30))];
-        let (old, new) = (file(&rows[..2]), file(&rows));
-        for torn_at in 0..=SLOT_LEN {
-            let mut torn = old.clone();
-            torn[..torn_at].copy_from_slice(&new[..torn_at]);
-            let expected = if torn[..] == new[..] { &rows[2] } else { &rows[1] };
-            assert_eq!(decode(key(), &torn).as_ref(), Ok(expected), "torn at {torn_at}");
-        }
-    }
-
-    #[test]
-    fn every_flipped_byte_is_detected() {
-        let rows = [row(4, after(10)), row(5, after(20))];
-        for at in 0..ROW_LEN {
-            let mut file = file(&rows);
-            file[at] ^= 0x10;
-            let whole = if at < SLOT_LEN { &rows[1] } else { &rows[0] };
-            assert_eq!(decode(key(), &file).as_ref(), Ok(whole), "byte {at} flipped");
-        }
-    }
-
-    #[test]
-    fn every_flipped_bit_of_the_only_good_slot_is_detected() {
-        for bit in 0..SLOT_LEN * 8 {
-            let mut file = file(&[row(4, after(10))]);
-            file[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode(key(), &file), Err(RowDamage::Torn), "bit {bit} flipped");
-        }
-    }
-
-    #[test]
-    fn a_file_cut_at_any_byte_has_the_slots_that_are_whole() {
-        let rows = [row(4, after(10)), row(5, after(20))];
-        let file = file(&rows);
-        for len in 0..=ROW_LEN {
-            let expected = [Err(&RowDamage::Torn), Ok(&rows[0]), Ok(&rows[1])];
-            let found = decode(key(), &file[..len]);
-            assert_eq!(found.as_ref(), expected[len / SLOT_LEN], "cut at {len}");
-        }
-    }
-
-    #[test]
-    fn a_row_of_another_shard_or_application_is_not_believed() {
-        let file = file(&[row(1, after(10))]);
-        for other in
-            [RowKey::new("billing", ShardId::new(8)), RowKey::new("audit", ShardId::new(7))]
-        {
-            assert_eq!(decode(other, &file), Err(RowDamage::Foreign));
-        }
-    }
-
-    #[test]
-    fn a_row_of_a_later_version_is_named() {
-        let mut slot = encode(key(), &row(1, after(10)));
-        put(&mut slot, VERSION_AT..SHARD_AT, &2u32.to_le_bytes());
-        seal(&mut slot);
-        assert_eq!(decode(key(), &slot), Err(RowDamage::Version(2)));
-    }
-
-    #[test]
-    fn the_fields_lie_where_the_table_says() {
-        let pending = PendingRow { number: 30.into(), state: b"noted".to_vec() };
-        let (owner, wanted_by) = (MemberId::new(8), MemberId::new(9));
-        let row = ControlRow { pending: Some(pending), owner, wanted_by, ..row(5, after(20)) };
-        let slot = encode(key(), &row);
-        assert_eq!(&slot[..12], b"millrow\0\x01\0\0\0");
-        let numbers = [(12, 7), (24, 5), (32, 3), (40, 20), (48, 3), (52, 3), (56, 30), (64, 8)];
-        for (offset, number) in numbers {
-            assert_eq!(u32_at(&slot, offset), number, "at {offset}");
-        }
-        assert_eq!(u64_at(&slot, 16), key().application);
-        assert_eq!((u32_at(&slot, 72), u32_at(&slot, 80), &slot[84..89]), (9, 5, &b"noted"[..]));
-        assert!(slot[89..508].iter().all(|&byte| byte == 0));
-        assert_eq!(u32_at(&slot, 508), crc32fast::hash(&slot[..508]));
-    }
-
-    #[test]
-    fn the_manual_says_where_the_fields_are() {
-        let fields = [
-            (0, MAGIC.len(), "magic"),
-            (VERSION_AT, 4, "version"),
-            (SHARD_AT, 4, "shard"),
-            (APPLICATION_AT, 8, "application"),
-            (GENERATION_AT, 8, "generation"),
-            (EPOCH_AT, 8, "epoch"),
-            (NUMBER_AT, 8, "number"),
-            (KIND_AT, 4, "kind"),
-            (PENDING_KIND_AT, 4, "pending kind"),
-            (PENDING_NUMBER_AT, 8, "pending number"),
-            (OWNER_AT, 8, "owner"),
-            (WANTED_BY_AT, 8, "wanted by"),
-            (STATE_LEN_AT, 4, "state length"),
-            (STATE_AT, MAX_STATE_BYTES, "state"),
-            (CRC_AT, 4, "crc"),
-        ];
-        crate::format::manual::says("Control row", &fields);
-    }
-
-    #[test]
-    fn a_prepared_checkpoint_comes_back_with_its_state() {
-        for len in [0, 1, MAX_STATE_BYTES] {
-            let pending = PendingRow { number: 30.into(), state: vec![7; len] };
-            let row = ControlRow { pending: Some(pending), ..row(1, after(20)) };
-            assert_eq!(decode(key(), &file(std::slice::from_ref(&row))), Ok(row));
-        }
-    }
-
-    #[test]
-    fn the_progress_of_lanes_comes_back_as_it_was_written() {
-        for count in [1, 2, MAX_LANES] {
-            let lanes = (0..count as u64).map(|number| (number != 1).then(|| (20 + number).into()));
-            let row = ControlRow { lanes: lanes.collect(), ..row(1, after(20)) };
-            assert_eq!(decode(key(), &file(std::slice::from_ref(&row))), Ok(row));
-        }
-    }
-
-    #[test]
-    fn a_state_longer_than_its_place_is_not_believed() {
-        let pending = PendingRow { number: 30.into(), state: vec![7; MAX_STATE_BYTES] };
-        let mut slot = encode(key(), &ControlRow { pending: Some(pending), ..row(1, after(20)) });
-        put(&mut slot, STATE_LEN_AT..STATE_AT, &(MAX_STATE_BYTES as u32 + 1).to_le_bytes());
-        seal(&mut slot);
-        assert_eq!(decode(key(), &slot), Err(RowDamage::Torn));
-    }
-
-    #[test]
-    fn a_counter_at_its_end_is_not_believed() {
-        for field in [GENERATION_AT..EPOCH_AT, EPOCH_AT..NUMBER_AT] {
-            let mut slot = encode(key(), &row(1, None));
-            put(&mut slot, field, &u64::MAX.to_le_bytes());
-            seal(&mut slot);
-            assert_eq!(decode(key(), &slot), Err(RowDamage::Torn));
-        }
-    }
-}
+mod tests;

@@ -208,7 +208,9 @@ impl Verifier<'_> {
                 RowDamage::Foreign => {
                     (FindingKind::ControlRow, "it was copied from another shard or application")
                 }
-                RowDamage::Version(_) => (FindingKind::ControlRow, "its format version is not 1"),
+                RowDamage::Version(_) => {
+                    (FindingKind::ControlRow, "its format version is not known")
+                }
             };
             let finding = whole(kind, path, Some(shard), what);
             self.found(Finding { offset, len: SLOT_LEN as u64, ..finding });

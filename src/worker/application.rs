@@ -5,12 +5,14 @@
 //! matter whether pools run: one that has the shard finds that it has lost it, takes it again, and
 //! goes on at the new place.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
-use crate::format::control_row::{ControlRow, MemberId};
+use crate::format::control_row::{ControlRow, Lineage};
 use crate::format::names::{APPLICATIONS, SEEKS};
+use crate::hash_key::HashKeyRange;
 use crate::lineage::ShardInfo;
 use crate::os::fs;
 use crate::position::{ShardId, StartingPosition};
@@ -70,6 +72,13 @@ pub struct Application {
 pub struct ApplicationShard {
     /// The shard.
     pub shard: ShardId,
+    /// The shards that it came from: none, one or two.
+    pub parents: Vec<ShardId>,
+    /// The shards that came from it, as soon as the application has seen them: when the last of
+    /// their parents has been processed to the end, they begin.
+    pub children: Vec<ShardId>,
+    /// The hash keys that it has.
+    pub hash_key_range: HashKeyRange,
     /// How far the application has processed it.
     pub checkpoint: Checkpoint,
     /// The checkpoint that is prepared and not committed.
@@ -120,21 +129,30 @@ impl Application {
     pub fn shards(&self) -> Result<Vec<ApplicationShard>> {
         let members = member::all(&self.path, None)?;
         let table = ControlTable::view(&self.path, &self.name);
-        let shards = table.shards()?.into_iter();
-        let is_there = |owner: MemberId| members.contains_key(&owner);
-        let shard = |shard| {
-            let Some(row) = lease::if_there(table.read(shard))? else { return Ok(None) };
-            let lag = |position| Stream::lag(&self.stream, &self.stream.cursor(shard, position)?);
-            Ok(Some(ApplicationShard {
-                shard,
-                checkpoint: Checkpoint::at(row.checkpoint),
-                pending: row.pending.map(PendingCheckpoint::from),
-                lag: row.checkpoint.and_then(|at| lag(at).ok()).unwrap_or_default(),
-                owners: row.epoch,
-                is_owned: row.owner.is_some_and(is_there),
-            }))
+        let (with_row, mut rows) = (table.shards()?, BTreeMap::new());
+        for info in self.stream.shards().iter().filter(|info| with_row.contains(&info.id)) {
+            let Some(row) = lease::if_there(table.read(info.id))? else { continue };
+            // One that nobody has taken for long does not say it.
+            let lineage = row.lineage.clone().unwrap_or_else(|| info.into());
+            rows.insert(info.id, (lineage, row));
+        }
+        let children = |parent: ShardId| {
+            let is_child = |lineage: &Lineage| lineage.parents().any(|id| id == parent);
+            rows.iter().filter(|(_, (lineage, _))| is_child(lineage)).map(|(id, _)| *id).collect()
         };
-        shards.filter_map(|id| shard(id).transpose()).collect()
+        let lag = |shard, at| Stream::lag(&self.stream, &self.stream.cursor(shard, at)?);
+        let shards = rows.iter().map(|(&shard, (lineage, row))| ApplicationShard {
+            shard,
+            parents: lineage.parents().collect(),
+            children: children(shard),
+            hash_key_range: lineage.hash_key_range,
+            checkpoint: Checkpoint::at(row.checkpoint),
+            pending: row.pending.clone().map(PendingCheckpoint::from),
+            lag: row.checkpoint.and_then(|at| lag(shard, at).ok()).unwrap_or_default(),
+            owners: row.epoch,
+            is_owned: row.owner.is_some_and(|owner| members.contains_key(&owner)),
+        });
+        Ok(shards.collect())
     }
 
     /// Has all shards processed from this position on: rewinds them, or skips what is before it.

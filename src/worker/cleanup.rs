@@ -125,7 +125,7 @@ mod tests {
         let rows: BTreeMap<_, _> = kinds
             .iter()
             .flat_map(|(ids, checkpoint)| ids.iter().map(move |id| (id, checkpoint)))
-            .map(|(id, checkpoint)| (ShardId::new(*id), ControlRow::new(*checkpoint)))
+            .map(|(id, checkpoint)| (ShardId::new(*id), ControlRow::new(*checkpoint, None)))
             .collect();
         let (shards, expired) = (shards(), ids(expired));
         let known = rows.keys().copied().collect();

@@ -20,7 +20,6 @@ use crate::os::fs;
 use crate::os::lock::lock_briefly;
 use crate::os::shared_file::SharedFile;
 use crate::position::ShardId;
-use crate::worker::checkpoint::Checkpoint;
 use crate::worker::lease_table::{LeaseTable, Members, Missing};
 use crate::worker::member::{self, Member};
 
@@ -73,13 +72,11 @@ impl ControlTable {
     }
 
     /// Makes the row of a shard that has none; when this returns, it survives a power cut.
-    fn create(&self, shard: ShardId, checkpoint: Checkpoint) -> Result<()> {
+    fn create(&self, shard: ShardId, row: &ControlRow) -> Result<()> {
         let key = RowKey::new(&self.application, shard);
         // The same in both slots: from the first moment, one bad slot loses nothing.
-        let slots = [0, 1].map(|generation| {
-            let row = ControlRow { generation, ..ControlRow::new(checkpoint.position()) };
-            control_row::encode(key, &row)
-        });
+        let slots = [0, 1]
+            .map(|generation| control_row::encode(key, &ControlRow { generation, ..row.clone() }));
         fs::replace(&self.path.join(row_name(shard)), slots.as_flattened())
     }
 
@@ -115,7 +112,7 @@ impl LeaseTable for ControlTable {
         let directory = fs::open_directory(&self.path)?;
         let _lock = lock_briefly(&directory, &self.path)?;
         let rows = missing(&self.shards()?)?;
-        rows.into_iter().try_for_each(|(shard, checkpoint)| self.create(shard, checkpoint))
+        rows.iter().try_for_each(|(shard, row)| self.create(*shard, row))
     }
 
     fn remove(&self, shard: ShardId) -> Result<()> {
@@ -205,6 +202,7 @@ pub(crate) fn check_name(application: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::checkpoint::Checkpoint;
 
     const SHARD: ShardId = ShardId::new(3);
 
@@ -214,7 +212,7 @@ mod tests {
 
     /// The row of the shard, made like this.
     fn row(table: &ControlTable, checkpoint: Checkpoint) -> PathBuf {
-        table.create(SHARD, checkpoint).unwrap();
+        table.create(SHARD, &ControlRow::new(checkpoint.position(), None)).unwrap();
         table.row(SHARD).unwrap().file.path().to_owned()
     }
 
@@ -278,9 +276,10 @@ mod tests {
     fn rows_are_made_once() {
         let directory = tempfile::tempdir().unwrap();
         let (one, two) = (table(directory.path()), table(directory.path()));
-        let make = |table: &ControlTable, checkpoint| {
+        let make = |table: &ControlTable, checkpoint: Checkpoint| {
             table.make_rows(&|known| {
-                Ok(if known.is_empty() { vec![(SHARD, checkpoint)] } else { Vec::new() })
+                let row = ControlRow::new(checkpoint.position(), None);
+                Ok(if known.is_empty() { vec![(SHARD, row)] } else { Vec::new() })
             })
         };
         make(&one, Checkpoint::ShardEnd).unwrap();

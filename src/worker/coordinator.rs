@@ -162,7 +162,9 @@ impl Coordinator {
         let takes = moves.take.into_iter().filter(|shard| !self.held.contains_key(shard));
         for shard in takes.collect::<Vec<_>>() {
             let table = Arc::clone(&pool.table);
-            let Some(lease) = Lease::take(table, shard, &rows[&shard])? else { continue };
+            let Some(lease) = Lease::take(table, &self.shards[&shard], &rows[&shard])? else {
+                continue;
+            };
             let recall = RecallFlag::default();
             self.stuck.remove(&shard);
             let (epoch, workers) = (lease.epoch(), pool.options.lanes);

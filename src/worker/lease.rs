@@ -46,10 +46,12 @@ impl Lease {
     /// is none of a shard at SHARD_END.
     pub(super) fn take(
         table: Arc<dyn LeaseTable>,
-        shard: ShardId,
+        info: &ShardInfo,
         seen: &ControlRow,
     ) -> Result<Option<Self>> {
+        let shard = info.id;
         let row = ControlRow {
+            lineage: Some(info.into()),
             generation: seen.generation + 1,
             epoch: seen.epoch + 1,
             owner: Some(table.me()),
@@ -191,7 +193,7 @@ pub(super) fn make_rows<S: Source>(
             } else {
                 first_checkpoint(source, shard, start)?
             };
-            rows.insert(id, checkpoint);
+            rows.insert(id, ControlRow::new(checkpoint.position(), Some((*shard).into())));
         }
         // Children first: if this is cut short, what is missing does not descend from what is
         // there, and the application is still new to it.

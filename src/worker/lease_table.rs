@@ -9,13 +9,12 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::format::control_row::{ControlRow, MemberId};
 use crate::position::ShardId;
-use crate::worker::checkpoint::Checkpoint;
 
 /// The pools of an application that are there, and whether each still takes shards.
 pub(crate) type Members = BTreeMap<MemberId, bool>;
 
 /// The rows to be made, given the shards that have one.
-pub(crate) type Missing<'a> = &'a dyn Fn(&BTreeSet<ShardId>) -> Result<Vec<(ShardId, Checkpoint)>>;
+pub(crate) type Missing<'a> = &'a dyn Fn(&BTreeSet<ShardId>) -> Result<Vec<(ShardId, ControlRow)>>;
 
 /// The leases of one application, as one of its pools sees them.
 ///

@@ -38,7 +38,7 @@ impl Progress {
         let mut taken = Vec::new();
         for info in shards.into_iter().filter(|info| with_row.contains(&info.id) && !has(info.id)) {
             let row = self.table.read(info.id)?;
-            if let Some(lease) = Lease::take(Arc::clone(&self.table) as _, info.id, &row)? {
+            if let Some(lease) = Lease::take(Arc::clone(&self.table) as _, &info, &row)? {
                 taken.push((info, lease));
             }
         }

@@ -34,6 +34,10 @@ fn apps_and_their_checkpoints_are_shown() {
         serde_json::from_str::<serde_json::Value>(line).unwrap()["lag_records"].as_u64().unwrap()
     };
     assert_eq!(json.lines().iter().map(lag).sum::<u64>(), 1);
+    let first: serde_json::Value = serde_json::from_str(json.lines()[0]).unwrap();
+    let none: &[&str] = &[];
+    assert_eq!((&first["parents"], &first["children"]), (&none.into(), &none.into()));
+    assert_eq!((&first["owners"], &first["starting_hash_key"]), (&1.into(), &"0".into()));
 }
 
 #[test]

@@ -178,6 +178,10 @@ fn open(place: &Place) -> Result<Application> {
     existing(&place.dir, &Stream::open_read_only(&place.dir)?, &place.app)
 }
 
+fn ids(shards: &[ShardId]) -> Vec<String> {
+    shards.iter().map(ShardId::to_string).collect()
+}
+
 fn show(place: &Place, application: &Application) -> Result<()> {
     let mut text = String::new();
     for shard in application.shards()? {
@@ -197,7 +201,10 @@ fn show(place: &Place, application: &Application) -> Result<()> {
             };
             let value = json!({
                 "shard": id.to_string(), "checkpoint": kind, "sequence_number": number,
-                "lag_records": lag, "is_owned": shard.is_owned,
+                "lag_records": lag, "is_owned": shard.is_owned, "owners": shard.owners,
+                "parents": ids(&shard.parents), "children": ids(&shard.children),
+                "starting_hash_key": shard.hash_key_range.start.to_string(),
+                "ending_hash_key": shard.hash_key_range.end.to_string(),
             });
             format!("{value}\n")
         } else {

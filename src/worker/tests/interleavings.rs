@@ -31,7 +31,7 @@ fn how_far(checkpoint: Checkpoint) -> u64 {
 fn own(table: &Arc<dyn LeaseTable>, ledger: &Mutex<Ledger>, times: u32) {
     for turn in 0..times {
         let row = table.read(SHARD).unwrap();
-        let Some(mut lease) = Lease::take(Arc::clone(table), SHARD, &row).unwrap() else {
+        let Some(mut lease) = Lease::take(Arc::clone(table), &info(SHARD), &row).unwrap() else {
             continue;
         };
         let epoch = lease.epoch();
@@ -67,7 +67,11 @@ fn a_lease_that_many_take_from_each_other_moves_its_checkpoint_only_forward() {
             || -> Arc<dyn LeaseTable> { Arc::new(RemoteTable::connect(&database, &ticker, LONG)) };
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let first = connect();
-        first.make_rows(&|_| Ok(vec![(SHARD, Checkpoint::TrimHorizon)])).unwrap();
+        first
+            .make_rows(&|_| {
+                Ok(vec![(SHARD, ControlRow::new(Some(StartingPosition::TrimHorizon), None))])
+            })
+            .unwrap();
         let owners = [2, 2, 3].map(|times| {
             let (table, ledger) = (connect(), Arc::clone(&ledger));
             spawn(move || own(&table, &ledger, times))

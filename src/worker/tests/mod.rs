@@ -31,6 +31,7 @@ use tempfile::TempDir;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::hash_key::HashKeyRange;
 use crate::lineage::ShardInfo;
 use crate::position::{SequenceNumber, ShardId};
 use crate::record::Limit;
@@ -330,13 +331,27 @@ fn shut_down(pool: WorkerPool, deadline: Duration) -> Vec<(ShardId, Outcome)> {
     outcomes.map(|ShardOutcome { shard, outcome, .. }| (shard, outcome)).collect()
 }
 
+/// A shard of which nothing else matters.
+fn info(id: ShardId) -> ShardInfo {
+    ShardInfo {
+        id,
+        hash_key_range: HashKeyRange::FULL,
+        parent: None,
+        adjacent_parent: None,
+        starting_sequence_number: 0.into(),
+        ending_sequence_number: None,
+        opened_ms: 0,
+        closed_ms: None,
+    }
+}
+
 /// Takes a lease of `billing`, from whoever has it.
 fn take_lease(applications: &Path, shard: ShardId) -> Lease {
     let table: Arc<dyn LeaseTable> =
         Arc::new(ControlTable::join(applications, "billing", None).unwrap());
     loop {
         let seen = table.read(shard).unwrap();
-        if let Some(lease) = Lease::take(Arc::clone(&table), shard, &seen).unwrap() {
+        if let Some(lease) = Lease::take(Arc::clone(&table), &info(shard), &seen).unwrap() {
             return lease;
         }
     }

@@ -74,9 +74,7 @@ impl LeaseTable for RemoteTable {
         let mut rows = self.database.rows.lock();
         let known: BTreeSet<_> = rows.keys().copied().collect();
         *self.database.version.lock() += 1;
-        for (shard, checkpoint) in missing(&known)? {
-            rows.insert(shard, ControlRow::new(checkpoint.position()));
-        }
+        rows.extend(missing(&known)?);
         Ok(())
     }
 

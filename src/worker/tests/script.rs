@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 
 use crate::batch::{Batch, Entry, Pages};
 use crate::error::{Error, Result};
-use crate::hash_key::HashKeyRange;
 use crate::lineage::ShardInfo;
 use crate::os::signal::{Bell, Event};
 use crate::position::{SequenceNumber, ShardId, StartingPosition};
@@ -55,14 +54,10 @@ impl Script {
         let mut shards = self.shards.lock();
         let id = ShardId::new(shards.len() as u32);
         let info = ShardInfo {
-            id,
-            hash_key_range: HashKeyRange::FULL,
             parent: parents.first().copied(),
             adjacent_parent: parents.get(1).copied(),
             starting_sequence_number: next_number(&shards).into(),
-            ending_sequence_number: None,
-            opened_ms: 0,
-            closed_ms: None,
+            ..super::info(id)
         };
         shards.insert(id, Shard { info, numbers: Vec::new(), is_expired: false });
         drop(shards);

@@ -51,7 +51,8 @@ fn a_shard_that_was_lost_is_begun_again_when_the_callback_has_returned() {
     lose_in_callback(|applications| {
         let table = Arc::new(ControlTable::join(applications, "billing", None).unwrap());
         let seen = table.read(S0).unwrap();
-        let lease = Lease::take(Arc::clone(&table) as Arc<dyn LeaseTable>, S0, &seen).unwrap();
+        let lease =
+            Lease::take(Arc::clone(&table) as Arc<dyn LeaseTable>, &info(S0), &seen).unwrap();
         table.leave().unwrap();
         lease
     });

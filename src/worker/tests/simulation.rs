@@ -275,7 +275,9 @@ impl World {
         if mem::replace(&mut history.version, version) == version {
             return;
         }
+        let shards = self.source.shards().unwrap();
         for (shard, row) in self.database.rows() {
+            assert_eq!(row.lineage, Some((&shards[shard.index() as usize]).into()));
             let checkpoint = Checkpoint::at(row.checkpoint);
             let last = history.checkpoints.insert(shard, (row.epoch, checkpoint));
             if last == Some((row.epoch, checkpoint)) {
