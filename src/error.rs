@@ -43,8 +43,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-// The tag is as wide as what stands beside it: of a narrower one, compilers copy results together
-// with the bytes between, which takes 6 ns in place of 1.
+// The tag is as wide as what stands beside it: with a narrower one, compilers copy results together
+// with the bytes between, which takes 6 ns in place of 1. Which number a variant has, nobody
+// promises.
 #[repr(u64)]
 pub enum Error {
     /// The call asks for something that cannot be; the text says what. Nothing was changed.
