@@ -98,12 +98,12 @@ impl WorkerPoolBuilder {
         }
     }
 
-    /// Consumes this stream, too. What is said here holds for each stream; each keeps its own
-    /// checkpoints, leases and dead letters, in its own directory, so that another pool may consume
-    /// some of the streams, or others besides.
+    /// Consumes this stream as well. The settings apply to every stream. Each stream has its own
+    /// checkpoints, leases and dead letters, in its own directory, so another pool may consume some
+    /// of the streams, or others besides.
     ///
-    /// Pools of one application share the shards of each stream evenly, as far as they consume it,
-    /// and then those of all streams.
+    /// The pools of an application that consume a stream share its shards evenly, and then those of
+    /// all streams.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -135,15 +135,15 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// How many threads process records at the most; 0 counts as 1. As many as there are
-    /// processors unless said otherwise. Shards take turns, batch by batch.
+    /// How many threads process records; 0 counts as 1. The default is the number of processors.
+    /// Shards take turns on the threads, batch by batch.
     pub fn threads(mut self, count: usize) -> Self {
         self.options.threads = count.max(1);
         self
     }
 
-    /// Where the application begins in the shards that it finds when it is new:
-    /// [`StartingPosition::TrimHorizon`] unless said otherwise.
+    /// Where a new application begins in the shards that it finds:
+    /// [`StartingPosition::TrimHorizon`] by default.
     ///
     /// [`StartingPosition::Latest`] and [`StartingPosition::AtTimestampMs`] are resolved once, when
     /// the application is started for the first time, and hold from then on. Shards that come from
@@ -153,19 +153,19 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// How much a batch has at the most: 10,000 records or 10 MiB unless said otherwise.
+    /// The largest batch: 10,000 records or 10 MiB by default.
     pub fn limit(mut self, limit: Limit) -> Self {
         self.options.limit = limit;
         self
     }
 
-    /// Waits for fuller batches: one that has neither so many records nor so many bytes as `enough`
-    /// says is given when its first record arrived `max_wait` ago. Unless this is said, a batch has
-    /// what is there.
+    /// Waits for fuller batches: a batch that has fewer records and fewer bytes than `enough` is
+    /// delivered only when its first record arrived `max_wait` ago. By default a batch has what is
+    /// there.
     ///
-    /// What [`limit`](Self::limit) allows, what failed before, and what a closed shard ends with is
-    /// enough in any case. Records that wait are in the stream, and take no memory and no thread;
-    /// at a shutdown they stay there, for the next pool.
+    /// A batch that reaches the [`limit`](Self::limit), one that failed before and the last one of
+    /// a closed shard do not wait. Records that wait stay in the stream and take neither memory nor
+    /// a thread; at a shutdown they are left to the next pool.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -189,19 +189,19 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Has so many workers process each shard, side by side: records of one partition key go to one
-    /// of them, in order, and those of other keys do not wait for them. 1 unless said otherwise, at
-    /// most 48; 0 counts as 1. It needs as many [threads](Self::threads).
+    /// How many workers process each shard in parallel: the records of one partition key go to one
+    /// of them, in order, and do not wait for those of other keys. 1 by default, at most 48; 0
+    /// counts as 1. Set at least as many [threads](Self::threads).
     ///
-    /// Each lane has a processor of its own, which the factory makes, and fails, is tried again,
-    /// parks and ends by itself: a processor is told of the shard's end at the end of its lane.
-    /// The checkpoint of the shard is that of the lane that is furthest behind. How far the others
-    /// are is stored beside it, so that the next pool that has as many lanes goes on exactly there;
-    /// for one that has more or fewer, what is behind the checkpoint comes again. Checkpoints
-    /// cannot be [prepared](crate::Checkpointer::prepare).
+    /// Each lane has its own processor, made by the factory, which fails, is retried, parks and
+    /// ends independently; it is told of the shard's end at the end of its lane. The checkpoint of
+    /// the shard is that of the lane that is furthest behind. The positions of the others are
+    /// stored beside it, so that a pool with the same number of lanes resumes exactly; with another
+    /// number, the records after the checkpoint come again. Checkpoints cannot be
+    /// [prepared](crate::Checkpointer::prepare).
     ///
-    /// Every lane reads the whole shard, and passes over what is not its own, at some 30 ns a
-    /// record: this is for processing that takes longer.
+    /// Every lane reads the whole shard and passes over the records of the others, which takes
+    /// about 30 ns per record: lanes are for processing that takes longer.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -223,32 +223,32 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// Who moves the checkpoints: [`CheckpointPolicy::AfterBatch`] unless said otherwise.
+    /// Who moves the checkpoints, and when: [`CheckpointPolicy::AfterBatch`] by default.
     pub fn checkpoints(mut self, policy: CheckpointPolicy) -> Self {
         self.options.checkpoints = policy;
         self
     }
 
     /// How long a worker that failed waits before the next attempt: `first`, then twice as long
-    /// with each failure in a row up to `max`, less up to a half by chance, so that workers that
-    /// failed together do not come back together. 100 ms to 10 s unless said otherwise.
+    /// after each further failure in a row, up to `max`. A random part of up to a half is taken
+    /// off, so that workers that failed together do not retry together. 100 ms and 10 s by default.
     pub fn retry_delay(mut self, first: Duration, max: Duration) -> Self {
         self.options.retry_delay = RetryDelay::varied(first, max);
         self
     }
 
-    /// How often a batch may fail before halves of it are tried, and then how often a record alone
-    /// before it counts as poison: 5 unless said otherwise; 0 counts as 1.
+    /// How often a batch may fail before its halves are tried, and how often a single record may
+    /// then fail before it counts as poison: 5 by default; 0 counts as 1.
     ///
-    /// The same batch comes again until then. Of its halves, what can be processed is, and what
-    /// fails is halved again, until one record is left.
+    /// Until then the same batch comes again. A half that succeeds is done; one that fails is
+    /// halved again, until a single record is left.
     pub fn attempts(mut self, count: u32) -> Self {
         self.options.attempts = count.max(1);
         self
     }
 
-    /// What becomes of a record that has failed alone so often as [`attempts`](Self::attempts)
-    /// says: [`OnPoison::Retry`], for ever, unless said otherwise.
+    /// What becomes of a record that has failed alone as often as [`attempts`](Self::attempts)
+    /// allows: [`OnPoison::Retry`], for ever, by default.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -282,25 +282,25 @@ impl WorkerPoolBuilder {
         self
     }
 
-    /// How often the pool looks which other pools of the application there are, and shares the
-    /// shards with them: every second unless said otherwise. What a pool had that is gone, even
-    /// killed, is taken over within this time.
+    /// How often the pool looks for other pools of the application, to share the shards with them:
+    /// every second by default. The shards of a pool that is gone, even killed, are taken over
+    /// within this time.
     pub fn look_interval(mut self, interval: Duration) -> Self {
         self.options.look_interval = interval;
         self
     }
 
-    /// How long a pool that is asked for a shard has to finish its batch and hand the shard over,
-    /// before it is taken: 30 seconds unless said otherwise. It is the pool that asks which waits.
+    /// How long this pool waits for another one to finish its batch and hand a shard over, before
+    /// it takes the shard: 30 seconds by default.
     pub fn hand_over(mut self, deadline: Duration) -> Self {
         self.options.hand_over = deadline;
         self
     }
 
     /// How long a callback may run before its shard is reported as
-    /// [stalled](crate::ShardStatus::is_stalled): 60 seconds unless said otherwise. It is counted
-    /// and, with the feature `tracing`, told as an event, once. Nothing else is done about it: only
-    /// you know whether it may be interrupted.
+    /// [stalled](crate::ShardStatus::is_stalled): 60 seconds by default. A stall is counted and,
+    /// with the feature `tracing`, reported as an event, once. Nothing else is done about it: only
+    /// you know whether the callback may be interrupted.
     pub fn stall_limit(mut self, limit: Duration) -> Self {
         self.options.stall_limit = limit;
         self

@@ -28,62 +28,58 @@ use crate::worker::supervisor::Supervisor;
 
 /// Consumes streams for an application: a worker for every shard, on a bounded number of threads.
 ///
-/// An application is a name, under which the stream keeps how far each shard is processed; another
-/// application consumes the same records on its own. Any number of pools of one application, in one
-/// process or several, share its shards: their numbers differ by at most one, and when a pool goes,
-/// however it goes, the others take over what it had.
+/// An application is a name, under which the stream stores how far each shard has been processed;
+/// other applications consume the same records independently. Any number of pools of one
+/// application, in one process or several, share its shards evenly; when one of them goes, even by
+/// a crash, the others take over its shards.
 ///
-/// - Each shard is processed in order, by one processor at a time. A shard that is to go to another
-///   pool is handed over between two batches; if that takes too long
-///   ([`hand_over`](crate::WorkerPoolBuilder::hand_over)), it is taken, and the checkpoints of the
-///   one that had it are refused from then on.
-/// - The children of a shard that
-///   was split or merged begin when all their parents are processed to the end.
-/// - A processor that fails or panics is made anew by its factory, and the records behind the
+/// - Each shard is processed in order, by one processor at a time. A shard goes to another pool
+///   between two batches. If the pool that has it takes too long to hand it over
+///   ([`hand_over`](crate::WorkerPoolBuilder::hand_over)), the shard is taken from it, and its
+///   checkpoints are refused from then on.
+/// - The children of a shard that was split or merged begin when all their parents have been
+///   processed to the end.
+/// - When a processor fails or panics, its factory makes another one, and the records after the
 ///   checkpoint come again, after a growing delay, until they are processed. None is skipped, and
-///   other shards are not touched. A record that fails always is found by halving its batch; what
-///   becomes of it says [`OnPoison`](crate::OnPoison): it is tried for ever, unless you want it to
-///   be put aside.
-/// - What is processed is checkpointed; a pool that is started again goes on there. After a crash
-///   the records since the last checkpoint come again: each is processed at least once.
+///   other shards are not affected. A record that fails every time is found by halving its batch;
+///   [`OnPoison`](crate::OnPoison) decides what becomes of it. It is retried for ever unless you
+///   choose otherwise.
+/// - What has been processed is checkpointed, and the next pool resumes there. After a crash the
+///   records since the last checkpoint come again: each is processed at least once.
 ///
-/// Nothing is read ahead: a shard's next batch is read when its turn has come, by the thread that
-/// processes it. So a pool has as many batches in hand as [threads](WorkerPoolBuilder::threads),
-/// each within its [limit](WorkerPoolBuilder::limit): 32 bytes a record, and the mapped pages that
-/// the records lie in, which the system may take back at any time. What a slow shard has to do
-/// waits in the log.
+/// Nothing is read ahead: the thread that processes a batch reads it when it is its turn. So a pool
+/// holds as many batches as it has [threads](WorkerPoolBuilder::threads), each within its
+/// [limit](WorkerPoolBuilder::limit): 32 bytes per record, and the mapped pages that the records
+/// lie in, which the system may take back at any time. The records of a slow shard wait in the log.
 ///
-/// The library logs nothing, unless it has the feature `tracing`: then it emits an event when a
-/// lease is taken, lost or handed over, and when a worker starts, fails, stalls or ends. The last
-/// failure of each shard is in [`status`](Self::status) as
-/// [`last_error`](ShardStatus::last_error), and in what
-/// [`shutdown`](Self::shutdown) returns if the shard was not over it.
+/// The library logs nothing. With the feature `tracing` it emits an event when a lease is taken,
+/// lost or handed over, and when a worker starts, fails, stalls or ends. The last failure of each
+/// shard is in [`status`](Self::status), as [`last_error`](ShardStatus::last_error), and in what
+/// [`shutdown`](Self::shutdown) returns if the shard had not recovered.
 ///
-/// Dropping a pool stops it as [`shutdown`](Self::shutdown) does, however long the callbacks that
-/// are running take. A pool keeps its stream open.
+/// Dropping a pool stops it as [`shutdown`](Self::shutdown) does, and waits for the running
+/// callbacks however long they take. A pool keeps its stream open.
 ///
-/// A pool may consume several streams: [`stream`](WorkerPoolBuilder::stream) adds another one
-/// before it is started, [`add_stream`](Self::add_stream) while it runs. They share the threads,
-/// and all their shards take turns; everything else is each stream's own. One that fails, even
-/// because its directory is gone, stops no other.
+/// A pool may consume several streams: add them with [`stream`](WorkerPoolBuilder::stream) before
+/// it is started, or with [`add_stream`](Self::add_stream) while it runs. Their shards take turns
+/// on the same threads; checkpoints, leases and dead letters belong to each stream. A stream that
+/// fails, even because its directory is gone, does not stop the others.
 ///
 /// A pool need not run in the process that puts: give it a stream from
-/// [`Stream::open_read_only`]. All it writes is in the directory `applications/NAME` of the stream.
+/// [`Stream::open_read_only`]. It writes only to the directory `applications/NAME` of the stream.
 ///
 /// ```
 /// use std::time::Duration;
 ///
-/// use millstream::{Batch, Checkpointer, Stream, WorkerPool};
+/// use millstream::{Stream, WorkerPool};
 ///
 /// # let dir = tempfile::tempdir().unwrap();
 /// let stream = Stream::builder(dir.path()).shards(4).open()?;
-/// let pool = WorkerPool::builder("billing", &stream).start(|_shard| {
-///     |batch: &Batch, _: &mut Checkpointer<'_>| {
-///         for record in batch {
-///             println!("{}: {:?}", record.partition_key(), record.data());
-///         }
-///         Ok(())
+/// let pool = WorkerPool::builder("billing", &stream).for_each_batch(|batch| {
+///     for record in batch {
+///         println!("{}: {:?}", record.partition_key(), record.data());
 ///     }
+///     Ok(())
 /// })?;
 /// stream.put("customer-7", "clicked")?;
 /// assert!(pool.wait_until_idle(Duration::from_secs(10)));
