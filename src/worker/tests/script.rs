@@ -16,6 +16,8 @@ use crate::worker::source::Source;
 
 #[derive(Default)]
 pub(super) struct Script {
+    /// The index of the first shard.
+    first: u32,
     shards: Mutex<BTreeMap<ShardId, Shard>>,
     news: Bell,
     /// Whether it cannot tell of news.
@@ -50,9 +52,14 @@ impl Pages for Keys {
 }
 
 impl Script {
+    /// With shards that are numbered from here on.
+    pub(super) fn beginning_at(first: u32) -> Self {
+        Self { first, ..Self::default() }
+    }
+
     pub(super) fn add_shard(&self, parents: &[ShardId]) -> ShardId {
         let mut shards = self.shards.lock();
-        let id = ShardId::new(shards.len() as u32);
+        let id = ShardId::new(self.first + shards.len() as u32);
         let info = ShardInfo {
             parent: parents.first().copied(),
             adjacent_parent: parents.get(1).copied(),
@@ -63,6 +70,10 @@ impl Script {
         drop(shards);
         self.news.ring(|| ());
         id
+    }
+
+    pub(super) fn info(&self, shard: ShardId) -> ShardInfo {
+        self.shards.lock()[&shard].info.clone()
     }
 
     /// Adds a record with a number above all there are.

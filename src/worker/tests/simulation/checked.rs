@@ -16,12 +16,13 @@ pub(super) struct Checked {
 
 impl Checked {
     fn is_in(&self, lane: usize, number: u64) -> bool {
-        lane_of(self.world.source.key(number), number.into(), self.lanes) == lane
+        lane_of(self.world.stream(self.shard.id).source.key(number), number.into(), self.lanes)
+            == lane
     }
 
     /// The lease is this processor's when a callback begins.
     fn check_lease(&self) {
-        let row = &self.world.database.rows()[&self.shard.id];
+        let row = &self.world.stream(self.shard.id).database.rows()[&self.shard.id];
         let mut history = self.world.history.lock();
         let epoch = history.instances[self.instance.unwrap()].epoch;
         let is_so = row.epoch == epoch && row.owner.is_some();
@@ -60,7 +61,7 @@ impl Checked {
 
 impl RecordProcessor for Checked {
     fn initialize(&mut self, initialization: &Initialization) {
-        let row = &self.world.database.rows()[&self.shard.id];
+        let row = &self.world.stream(self.shard.id).database.rows()[&self.shard.id];
         let mut history = self.world.history.lock();
         for parent in self.shard.parents() {
             let has_ended = history.is_processed(parent, u64::MAX);
