@@ -95,8 +95,8 @@ pub use metrics::{ShardCounts, ShardMetrics, Snapshot};
 pub use os::clock::Clock;
 pub use position::{AwsSequenceNumber, SequenceNumber, ShardId, StartingPosition};
 pub use queue::{
-    Depth, Message, Queue, QueueBuilder, QueueWorkers, QueueWorkersBuilder, QueueWorkersStatus,
-    ReceiptHandle,
+    Depth, Message, OldestMessage, Queue, QueueBuilder, QueueWorkers, QueueWorkersBuilder,
+    QueueWorkersStatus, ReceiptHandle,
 };
 pub use record::{
     DEFAULT_MAX_RECORD_BYTES, Durability, Gap, Lag, Limit, MAX_OPEN_SHARDS,

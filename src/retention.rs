@@ -75,6 +75,30 @@ pub enum WhenFull {
 }
 
 impl Retention {
+    /// Records go as soon as all of these applications have processed them, and no sooner: when the
+    /// finished segments take so many `bytes`, and nothing may go, puts fail. This is what a
+    /// [queue](crate::Queue) wants of its stream.
+    ///
+    /// It is short for an [age](Self::age) of zero, the limit of [bytes](Self::bytes),
+    /// [`hold_for`](Self::hold_for) and [`WhenFull::Reject`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// use millstream::{Queue, Retention, Stream};
+    ///
+    /// let retention = Retention::until_processed(["thumbnails"], 10 << 30);
+    /// let stream = Stream::builder(dir.path()).retention(retention).open()?;
+    /// let queue = Queue::open("thumbnails", &stream)?;
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn until_processed<A: Into<String>>(
+        applications: impl IntoIterator<Item = A>,
+        bytes: u64,
+    ) -> Self {
+        let held = Self::default().hold_for(applications).when_full(WhenFull::Reject);
+        held.age(Duration::ZERO).bytes(bytes)
+    }
+
     /// Records that arrived longer ago than this may go.
     ///
     /// Time is the stream's clock, which may step. A record goes by age when all before it do, and

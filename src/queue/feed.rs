@@ -16,6 +16,8 @@ use crate::worker::{Checkpoint, Lease};
 
 /// How many records are read of a shard at once; those that nobody has asked for yet wait.
 const PAGE: usize = 512;
+/// A record is told of when so many bytes of the log were read behind it.
+const TOLD_BYTES: u64 = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 /// How far the row of a shard may be behind, in bytes of its log. Retention goes by the row.
 const MAX_ROW_LAG: u64 = 64 << 10;
 
@@ -35,10 +37,21 @@ pub(super) struct Feed {
     page: Arc<Batch>,
     next: usize,
     has_told_end: bool,
+    /// The number of the last record that was told of to hold the disk.
+    told: u64,
     /// The number that the row has.
     stored: u64,
     /// The last number that a purge has taken.
     skipped: Option<u64>,
+}
+
+/// A record that is not done, and holds those behind it.
+#[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "it is told as an event"))]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stuck {
+    pub(super) shard: ShardId,
+    pub(super) address: u64,
+    pub(super) bytes: u64,
 }
 
 /// A record as it was read.
@@ -80,6 +93,7 @@ impl Feed {
             page: Arc::new(Batch::new(info.id)),
             next: 0,
             has_told_end: false,
+            told: 0,
             stored,
             skipped: None,
         })
@@ -126,6 +140,15 @@ impl Feed {
         Ok(is_there.then(|| Next { address, batch: Arc::new(batch), at: 0 }))
     }
 
+    /// Everything below this number was read, but what is at hand.
+    pub(super) fn read_to(&self) -> u64 {
+        let at_cursor = || self.cursor.as_ref().and_then(|at| at.sequence_number().address());
+        self.next_address()
+            .or_else(at_cursor)
+            .or(self.window.ends().map(|(_, last)| last))
+            .unwrap_or(0)
+    }
+
     /// Where to wait for more: none if there is more at hand, or will be nothing.
     pub(super) fn tip(&self) -> Option<&ShardIterator> {
         self.cursor.as_ref().filter(|_| self.next == self.page.len() && !self.window.is_full())
@@ -145,6 +168,14 @@ impl Feed {
 
     fn has_ended(&self) -> bool {
         self.cursor.is_none() && self.next == self.page.len()
+    }
+
+    /// The first record that is not done, if so much was read behind it that it is to be told of,
+    /// and it was not before.
+    pub(super) fn stuck_now(&mut self) -> Option<Stuck> {
+        let (first, last) = self.window.ends()?;
+        let is_news = last - first > TOLD_BYTES && mem::replace(&mut self.told, first) != first;
+        is_news.then(|| Stuck { shard: self.shard, address: first, bytes: last - first })
     }
 
     /// Whether everything of a closed shard is done.

@@ -3,6 +3,7 @@
 //! - `builder.rs`: how a queue is opened
 //! - `receive.rs`: giving records to consumers, waiting for some, putting those aside that fail
 //! - `message.rs`: what a consumer holds in its hands; `settle.rs`: what it says of it
+//! - `oldest.rs`: what holds the disk, and getting it out of the way
 //! - `depth.rs`: how much there is, and waiting until nothing is
 //! - `workers.rs`: threads that work a queue off
 //! - `state.rs`: what is known of all records, and what follows from what happens
@@ -20,6 +21,7 @@ mod feed;
 mod find;
 mod journal;
 mod message;
+mod oldest;
 mod receive;
 mod settle;
 mod spans;
@@ -38,6 +40,7 @@ use parking_lot::Mutex;
 pub use builder::QueueBuilder;
 pub use depth::Depth;
 pub use message::{Message, ReceiptHandle};
+pub use oldest::OldestMessage;
 pub use workers::{QueueWorkers, QueueWorkersBuilder, QueueWorkersStatus};
 
 use crate::error::{Error, Result};
@@ -224,7 +227,9 @@ impl Inner {
         let has_news = std::mem::take(&mut state.has_news);
         let is_empty = state.counts.all() == 0;
         let snapshot = state.snapshot();
+        let stuck = std::mem::take(&mut state.stuck);
         drop(state);
+        stuck.into_iter().for_each(|stuck| self.tell(stuck));
         if has_news {
             self.bell.ring(|| ());
         }
@@ -232,6 +237,20 @@ impl Inner {
             self.emptied.ring(|| ());
         }
         snapshot.map_or(Ok(()), |snapshot| snapshot.settle(&self.journal))
+    }
+
+    /// Tells those who listen, who may ask the queue how it is.
+    #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "nobody listens"))]
+    fn tell(&self, stuck: feed::Stuck) {
+        #[cfg(feature = "tracing")]
+        tracing::event!(
+            tracing::Level::WARN,
+            queue = %self.journal.path().display(),
+            shard = %stuck.shard,
+            sequence_number = stuck.address,
+            held_bytes = stuck.bytes,
+            "a message that is not done holds the disk"
+        );
     }
 
     /// Leaves everything in good order.

@@ -108,11 +108,11 @@ impl Inner {
     }
 
     /// Puts records aside as dead letters: when they are there durably, they are done here.
-    fn bury(&self, leaving: Vec<Taken>) -> Result<()> {
+    pub(super) fn bury(&self, leaving: Vec<Taken>) -> Result<()> {
         let causes: Vec<_> = {
-            let mut state = self.state.lock();
+            let state = self.state.lock();
             let cause = |taken: &Taken| {
-                state.causes.remove(&taken.ticket).unwrap_or_else(|| {
+                state.causes.get(&taken.ticket).cloned().unwrap_or_else(|| {
                     format!("received {} times and never acknowledged", taken.receives)
                 })
             };

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::format::queue_entry::{Change, Known, Span, Until};
 use crate::position::ShardId;
 use crate::queue::dues::Dues;
-use crate::queue::feed::{Feed, Next};
+use crate::queue::feed::{Feed, Next, Stuck};
 use crate::queue::find::Taken;
 use crate::queue::journal::{All, Journal, Snapshot};
 use crate::queue::spans::Spans;
@@ -57,6 +57,8 @@ pub(super) struct State {
     pub(super) turn: ShardId,
     /// Whether somebody who sleeps may find something.
     pub(super) has_news: bool,
+    /// Records to be told of, since they hold the disk.
+    pub(super) stuck: Vec<Stuck>,
 }
 
 impl State {
@@ -82,6 +84,7 @@ impl State {
             causes: HashMap::new(),
             turn: ShardId::new(0),
             has_news: false,
+            stuck: Vec::new(),
         }
     }
 
@@ -305,7 +308,11 @@ impl State {
             }
             let feed = self.feed(shard);
             feed.store(now)?;
-            if feed.is_done() {
+            let stuck = feed.stuck_now();
+            let is_done = feed.is_done();
+            self.stuck.extend(stuck);
+            if is_done {
+                let feed = self.feed(shard);
                 feed.release()?;
                 self.feeds.remove(&shard);
                 // Its children may begin.

@@ -85,6 +85,13 @@ impl Window {
         self.open_pages >= MAX_OPEN_PAGES
     }
 
+    /// The numbers of the first record that is not done, and of the last one that was read.
+    pub(super) fn ends(&self) -> Option<(u64, u64)> {
+        let at = self.front - self.base;
+        let first = self.pages.get((at / PAGE) as usize)?.slots.get((at % PAGE) as usize)?;
+        Some((first.address, self.pages.back()?.last))
+    }
+
     /// Adds the next record.
     pub(super) fn push(&mut self, slot: Slot) -> Index {
         let index = self.next;
