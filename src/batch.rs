@@ -25,7 +25,7 @@ pub(crate) struct Entry {
     pub(crate) pages: u16,
 }
 
-/// Records of one shard, in order, as they were read at once; they stay where they are, in mapped
+/// Records of one shard, in order, that were read together. They stay where they are, in mapped
 /// segments, which the batch keeps alive.
 ///
 /// ```
@@ -144,12 +144,12 @@ impl Batch {
         self.entries.last().map(|entry| entry.address.into())
     }
 
-    /// What retention has removed before the first record, that would have been read otherwise.
+    /// What retention removed before the first record, and would have been read otherwise.
     pub fn gap(&self) -> Option<Gap> {
         self.gap
     }
 
-    /// What the shard had behind the last record when the batch was read.
+    /// What the shard had after the last record when the batch was read.
     pub fn lag(&self) -> Lag {
         self.lag
     }

@@ -22,8 +22,7 @@ use crate::position::{SequenceNumber, ShardId};
 /// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation failed; each variant is something a caller may decide upon, and carries the
-/// evidence.
+/// Why an operation failed: a variant for each decision that a caller may take, with the evidence.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -48,7 +47,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 // promises.
 #[repr(u64)]
 pub enum Error {
-    /// The call asks for something that cannot be; the text says what. Nothing was changed.
+    /// The call asks for something impossible; the text says what. Nothing was changed.
     InvalidArgument(String),
     /// A partition key must have 1 to 256 Unicode characters. Nothing was written.
     InvalidPartitionKey {
@@ -62,7 +61,7 @@ pub enum Error {
         /// The most bytes of key and data that the stream takes.
         max: usize,
     },
-    /// There is no stream at this path, or not the one any more that was opened there.
+    /// There is no stream at this path, or no longer the one that was opened there.
     StreamNotFound {
         /// The directory that was to be opened, or was open.
         path: PathBuf,
@@ -87,11 +86,11 @@ pub enum Error {
         what: String,
     },
     /// Somebody has the directory already, perhaps this process: a stream is opened for putting
-    /// once (and its handle cloned).
+    /// once, and its handle is cloned.
     Locked {
         /// The directory.
         path: PathBuf,
-        /// Who has it, as far as known.
+        /// Who has it, as far as that is known.
         owner: String,
     },
     /// The stream was opened read-only.
@@ -106,7 +105,7 @@ pub enum Error {
         /// The closed shard.
         shard: ShardId,
     },
-    /// So many shards must not be open at the same time. Nothing was changed.
+    /// More shards would be open than the stream allows. Nothing was changed.
     TooManyShards {
         /// How many would be.
         open: u32,
@@ -119,12 +118,10 @@ pub enum Error {
         shard: ShardId,
         /// The number, which lies outside of the shard.
         sequence_number: SequenceNumber,
-        /// The one of its parents and children, however far, that the number lies in, if it is
-        /// only one.
+        /// The ancestor or descendant of the shard that the number lies in, if there is only one.
         lies_in: Option<ShardId>,
     },
-    /// A record that was to be put on a condition was not: the condition does not hold. Nothing was
-    /// written.
+    /// The condition of a conditional put does not hold. Nothing was written.
     Stale {
         /// The shard that it would have gone to.
         shard: ShardId,
@@ -142,8 +139,8 @@ pub enum Error {
         /// What is wrong there.
         what: String,
     },
-    /// A sync failed, so it is unknown what of the shard is on the disk. It takes no more records;
-    /// opening the stream anew finds out what is there, and goes on.
+    /// A sync failed, so it is unknown what of the shard is on the disk. The shard takes no more
+    /// records. Open the stream anew: that finds out what is there, and goes on from it.
     Poisoned {
         /// The shard.
         shard: ShardId,
@@ -158,9 +155,8 @@ pub enum Error {
         /// The file that there was no room for.
         path: PathBuf,
     },
-    /// The stream has reached its limit of bytes, and nothing may go: by its retention it rather
-    /// refuses records. Nothing was written. When applications have processed more, or something
-    /// was trimmed, try again.
+    /// The stream has reached its limit of bytes, and its retention lets nothing go. Nothing was
+    /// written. Try again when applications have processed more, or something was trimmed.
     StreamFull {
         /// The bytes that its finished segments take.
         taken: u64,
@@ -248,13 +244,15 @@ impl fmt::Display for Error {
             Self::Locked { path, owner } => {
                 write!(f, "{} is in use by {owner}", path.display())
             }
-            Self::ReadOnly => f.write_str("the stream was opened read-only"),
+            Self::ReadOnly => {
+                f.write_str("the stream was opened read-only; open it for putting instead")
+            }
             Self::ShardNotFound { shard } => write!(f, "the stream has no shard {shard}"),
             Self::ShardClosed { shard } => {
                 write!(f, "{shard} is closed: it was split or merged, use its children")
             }
             Self::TooManyShards { open, max } => {
-                write!(f, "{open} shards would be open, and the stream is set to at most {max}")
+                write!(f, "{open} shards would be open; the stream is set to at most {max}")
             }
             Self::WrongShard { shard, sequence_number, lies_in } => {
                 write!(f, "the number {sequence_number} cannot belong to {shard}")?;
@@ -262,8 +260,8 @@ impl fmt::Display for Error {
             }
             Self::Stale { shard, sequence_number, next } => write!(
                 f,
-                "the record was put on a condition upon {sequence_number} that does not hold: the \
-                 next one of {shard} goes to {next}"
+                "the condition of the put, on {sequence_number}, does not hold: the next record of \
+                 {shard} goes to {next}; read on to there, and decide anew"
             ),
             Self::Corrupt { path, offset, what } => {
                 write!(f, "{} is damaged at byte {offset}: {what}", path.display())

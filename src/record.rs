@@ -21,7 +21,7 @@ use crate::serialization::as_ms;
 /// # Ok::<(), millstream::Error>(())
 /// ```
 pub const MAX_PARTITION_KEY_CHARS: usize = 256;
-/// The most bytes of key and data together that a stream takes unless it is set otherwise: 1 MiB.
+/// The most bytes of key and data together that a stream takes by default: 1 MiB.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -34,7 +34,7 @@ pub const MAX_PARTITION_KEY_CHARS: usize = 256;
 /// # Ok::<(), millstream::Error>(())
 /// ```
 pub const DEFAULT_MAX_RECORD_BYTES: usize = 1 << 20;
-/// The most that can be set: data of 10 MiB beside the longest key.
+/// The highest limit that can be set: 10 MiB of data and the longest key.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -46,7 +46,7 @@ pub const DEFAULT_MAX_RECORD_BYTES: usize = 1 << 20;
 /// ```
 pub const MAX_RECORD_BYTES: usize = (10 << 20) + 4 * MAX_PARTITION_KEY_CHARS;
 
-/// The most shards that can be open at the same time in a stream; it may be set to fewer.
+/// The most shards that can be open at the same time in a stream; a lower limit can be set.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -77,12 +77,12 @@ pub const MAX_OPEN_SHARDS: u32 = 10_000;
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum Durability {
-    /// When the record is in the page cache: it survives the death of the process, not a power
+    /// When the record is in the page cache: it survives the death of the process, but not a power
     /// cut.
     #[default]
     Os,
-    /// As `Os`; and after this time at the latest it is put on the disk, so that a power cut takes
-    /// no more than the puts of this time. Nobody waits for that.
+    /// As `Os`, and synced in the background within this time, so that a power cut takes no more
+    /// than the puts of this time. No put waits for it.
     #[cfg_attr(feature = "serde", serde(rename = "interval_ms", serialize_with = "as_ms"))]
     Interval(Duration),
     /// When the record and everything before it in the shard is on the disk: it survives a power
@@ -110,7 +110,7 @@ pub struct PutRecord<'a> {
 }
 
 impl<'a> PutRecord<'a> {
-    /// A record of these; the partition key decides upon the shard.
+    /// A record with this partition key, which selects the shard, and these data.
     pub fn new(partition_key: &'a str, data: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         let data = data.as_ref();
         Self { partition_key, data, explicit_hash_key: None, durability: None }
@@ -311,7 +311,7 @@ pub struct Lag {
     pub millis: u64,
 }
 
-/// Records that a reader was about to read, and that retention has removed before.
+/// Records that retention removed before a reader got to them.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -336,7 +336,7 @@ pub struct Gap {
     pub from: SequenceNumber,
     /// Where reading goes on: nothing below this number is left.
     pub to: SequenceNumber,
-    /// How many records there were in between; none if that is not known any more, because the
-    /// reader came with a number whose place is gone.
+    /// How many records there were in between; none if that is no longer known, because the reader
+    /// came with a number whose place is gone.
     pub records: Option<u64>,
 }

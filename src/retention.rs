@@ -7,8 +7,8 @@ use crate::serialization::{as_ms, option_as_ms};
 
 /// How long a stream keeps its records; for ever unless something is set.
 ///
-/// What may go is what exceeds *any* of the limits: whichever triggers first. The oldest go first,
-/// always, and whoever was about to read them is told of the [`Gap`](crate::Gap).
+/// A record may go as soon as it exceeds *any* of the limits. The oldest records go first, and a
+/// reader that had not got to them is told of the [`Gap`](crate::Gap).
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -20,8 +20,7 @@ use crate::serialization::{as_ms, option_as_ms};
 /// let stream = Stream::builder(&path)
 ///     .retention(Retention::default().age(a_day).bytes(10 << 30))
 ///     .open()?;
-/// // From now on only what "billing" has processed may go, and puts fail rather than that
-/// // anything else goes.
+/// // From now on only what "billing" has processed may go; if that is not enough, puts fail.
 /// let queue = stream.retention().hold_for(["billing"]).when_full(WhenFull::Reject);
 /// stream.set_retention(queue)?;
 /// # Ok::<(), millstream::Error>(())
@@ -35,7 +34,7 @@ pub struct Retention {
     pub age: Option<Duration>,
     /// The most bytes that the finished segments of the stream take.
     pub bytes: Option<u64>,
-    /// Records may go if so many newer ones stay.
+    /// Records may go if this many newer ones stay.
     pub records: Option<u64>,
     /// Records may go only when all of these applications have processed them.
     pub hold_for: Vec<String>,
@@ -43,7 +42,7 @@ pub struct Retention {
     pub when_full: WhenFull,
 }
 
-/// What happens to a put that finds the stream at the limit of its bytes, and nothing that may go.
+/// What happens when the stream has reached its limit of bytes, and no record may go.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -69,7 +68,7 @@ pub enum WhenFull {
     DropOldest,
     /// The put fails with [`Error::StreamFull`](crate::Error::StreamFull).
     Reject,
-    /// The put waits so long at the most, and fails then.
+    /// The put waits for up to this time, and then fails in the same way.
     #[cfg_attr(feature = "serde", serde(rename = "block_ms", serialize_with = "as_ms"))]
     Block(Duration),
 }
@@ -119,7 +118,7 @@ impl Retention {
         self
     }
 
-    /// Records may go if the stream keeps so many newer ones. They go by whole segments.
+    /// Records may go if the stream keeps this many newer ones. They go by whole segments.
     pub fn records(mut self, records: u64) -> Self {
         self.records = Some(records);
         self

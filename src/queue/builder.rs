@@ -60,37 +60,35 @@ impl QueueBuilder {
         }
     }
 
-    /// How long a consumer has a message before it is given to another one, unless it is
-    /// acknowledged, given back or [extended](crate::Message::extend): 30 seconds unless said
-    /// otherwise, at most 12 hours. With zero it is there again at once.
+    /// How long a consumer has a message before another one gets it, unless it is acknowledged,
+    /// given back or [extended](crate::Message::extend): 30 seconds by default, at most 12 hours.
+    /// With zero it is available again at once.
     pub fn visibility_timeout(mut self, time: Duration) -> Self {
         self.visibility = time;
         self
     }
 
-    /// How often a message is received at the most, at least once: then it is put aside as a
-    /// [dead letter](DeadLetters) of the application, by the next receive. As often as it takes
-    /// unless said otherwise.
+    /// How often a message is received before the next receive puts it aside, as a
+    /// [dead letter](DeadLetters) of the application; 0 counts as 1. There is no limit by default.
     ///
-    /// Receives count when a message is given out, whatever becomes of it; so one that kills the
-    /// process each time is put aside in the end, too.
+    /// A receive counts when the message is given out, whatever becomes of it. So a message that
+    /// kills the process every time is put aside in the end, too.
     pub fn max_receives(mut self, count: u16) -> Self {
         self.max_receives = count.max(1);
         self
     }
 
     /// Gives a message to a consumer only when all earlier ones of its partition key are done or
-    /// put aside; messages of other keys do not wait for it, nor do those that were put [without a
-    /// key](Stream::put_any). The order holds across splits and merges, too: shards that come from
-    /// one begin when everything of that one is done.
+    /// put aside. Messages of other keys do not wait for it, nor do those that were put [without a
+    /// key](Stream::put_any). The order holds across splits and merges, too: the children of a
+    /// shard begin when everything in the shard is done.
     pub fn ordered_by_key(mut self) -> Self {
         self.is_ordered = true;
         self
     }
 
-    /// Leaves consumers of the process that had the queue before what they have in flight, until
-    /// its visibility timeout is over. Unless this is said it comes again at once: that process is
-    /// gone.
+    /// Keeps messages in flight that a process before this one received, until their visibility
+    /// timeout is over. By default they come again at once, since that process is gone.
     ///
     /// This is for those who receive in one process and acknowledge in the next, by the
     /// [receipt handle](crate::Message::handle).
@@ -99,9 +97,9 @@ impl QueueBuilder {
         self
     }
 
-    /// When an acknowledgement is kept, in the words of a put; that of the stream unless said
-    /// otherwise. What is only noted on the way, as how often a message was received, goes to the
-    /// disk with the next acknowledgement.
+    /// What an acknowledgement survives, in the words of a put; by default as the stream's puts.
+    /// What is noted besides, such as how often a message was received, goes to the disk with the
+    /// next acknowledgement.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self

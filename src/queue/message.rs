@@ -12,11 +12,11 @@ use crate::queue::feed::Next;
 use crate::queue::settle::Held;
 use crate::queue::{Inner, Queue};
 
-/// A record that was received from a [`Queue`], which nobody else gets until its visibility timeout
-/// is over. Its data stays where it is, in mapped files.
+/// A record that was received from a [`Queue`]. Nobody else gets it until its visibility timeout is
+/// over. Its data stays where it is, in mapped files.
 ///
-/// It is to be [acknowledged](Self::ack) when it is done. One that is dropped without is given
-/// back, and there for others at once: also if the consumer panics.
+/// [Acknowledge](Self::ack) it when it is done. A message that is dropped without is given back,
+/// and is available to others at once, also if the consumer panics.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -48,8 +48,8 @@ pub struct Message {
     is_settled: bool,
 }
 
-/// Names a message and its receipt, for whoever settles it elsewhere or later: a plain value, which
-/// can be stored as text.
+/// Names a message and its receipt, for settling it elsewhere or later: a plain value that can be
+/// stored as text.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();

@@ -56,17 +56,17 @@ const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
 /// The longest delay: a year.
 const MAX_DELAY: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// A stream as a queue: its records are messages that any number of consumers compete for. Each is
-/// given to one of them, who acknowledges it when it is done; if that does not happen in time, or
-/// the consumer gives it back, it is given to another one.
+/// A stream as a queue: its records are messages that any number of consumers compete for. Each
+/// message is given to one consumer, who acknowledges it when it is done. If that does not happen
+/// in time, or the consumer gives it back, another one gets it.
 ///
-/// A queue is an [application](crate::Application) of its stream, with a name: several on one
-/// stream each get all of its records, as pools of workers beside them do. Records are put to the
-/// stream, as ever. The process that has the stream open for putting has its queues; a handle is
-/// cheap, and clones share the queue.
+/// A queue is an [application](crate::Application) of its stream, with a name: each of several
+/// queues on one stream gets all records, and so do worker pools beside them. Records are put to
+/// the stream as usual. Queues belong to the process that has the stream open for putting. A handle
+/// is cheap, and clones share the queue.
 ///
-/// A message that was acknowledged never comes again, at the durability that the queue was opened
-/// with; one that was not comes again, also after a crash.
+/// A message that was acknowledged never comes again, as far as the durability of the queue
+/// promises; one that was not acknowledged comes again, also after a crash.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -106,8 +106,8 @@ struct Inner {
 }
 
 impl Queue {
-    /// Opens the queue of this name on a stream, as it is set unless a [builder](Self::builder)
-    /// says otherwise. A new one begins with the oldest record that the stream has.
+    /// Opens the queue of this name on a stream, with the default settings of the
+    /// [builder](Self::builder). A new queue begins with the oldest record that the stream has.
     ///
     /// # Errors
     /// As [`QueueBuilder::open`].
@@ -115,7 +115,7 @@ impl Queue {
         Self::builder(application, stream).open()
     }
 
-    /// Opens the queue of this name on a stream as the builder is told.
+    /// A builder for the queue of this name on a stream.
     pub fn builder(application: &str, stream: &Stream) -> QueueBuilder {
         QueueBuilder::new(application, stream)
     }
@@ -125,9 +125,9 @@ impl Queue {
         &self.inner.stream
     }
 
-    /// Puts a record to the stream that this queue gives to nobody before `delay` is over, at most
-    /// a year. Others who read the stream see it at once. Until it is done, a delayed message takes
-    /// some 100 bytes of memory.
+    /// Puts a record to the stream that this queue gives to nobody until `delay` is over, at most a
+    /// year. Everybody else who reads the stream sees it at once. Until it is done, a delayed
+    /// message takes about 100 bytes of memory.
     ///
     /// In a queue that is [ordered by key](QueueBuilder::ordered_by_key) the later messages of its
     /// key wait for it.

@@ -20,16 +20,17 @@ use crate::worker::Aside;
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 impl Queue {
-    /// Receives at most `max` messages, which nobody else gets until their visibility timeout is
-    /// over. If there is none, waits until there is one, but not longer than `wait`.
+    /// Receives up to `max` messages, which nobody else gets until their visibility timeout is
+    /// over. If there is none, waits for one, but not longer than `wait`.
     ///
-    /// Those that come again, since they were given back or not acknowledged in time, come before
-    /// those that nobody has received yet. Those that were received too often are put aside.
+    /// Messages that come again, because they were given back or not acknowledged in time, come
+    /// before those that nobody has received yet. Messages that were received too often are put
+    /// aside.
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) if the next record is not as it was written, and
-    /// what else reading says; what writing says, if it cannot be noted that they were received, or
-    /// those not be put aside that are to be.
+    /// [`Error::Corrupt`](crate::Error::Corrupt) if the next record is not as it was written; other
+    /// errors of reading; errors of writing if the receives cannot be noted, or a message cannot be
+    /// put aside.
     pub fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Message>> {
         self.receive_unless(max, wait, || false)
     }

@@ -45,12 +45,12 @@ pub struct QueueWorkersBuilder {
     retry_delay: RetryDelay,
 }
 
-/// Threads that receive the messages of a [`Queue`], work on them, and acknowledge those that
-/// succeed. One that fails, by an error or a panic, is given back with a delay that grows each
-/// time, and put aside as a dead letter when it was received as often as
-/// [`max_receives`](crate::QueueBuilder::max_receives) says.
+/// Threads that receive the messages of a [`Queue`], process them, and acknowledge those that
+/// succeed. A message that fails, by an error or a panic, is given back with a growing delay, and
+/// is put aside as a dead letter when it has been received
+/// [`max_receives`](crate::QueueBuilder::max_receives) times.
 ///
-/// When it is dropped, the threads finish the messages that they are at, and end.
+/// When this is dropped, the threads finish their current messages and end.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -101,14 +101,14 @@ pub struct QueueWorkers {
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct QueueWorkersStatus {
-    /// Messages that were worked on with success, and acknowledged.
+    /// Messages that were processed successfully and acknowledged.
     pub done: u64,
     /// Attempts that have failed.
     pub failures: u64,
-    /// Messages that others have received again before they were done here, because the work took
-    /// longer than the visibility timeout.
+    /// Messages that were received again elsewhere before they were done here, because processing
+    /// took longer than the visibility timeout.
     pub expired: u64,
-    /// Threads that work on a message now.
+    /// Threads that are processing a message now.
     pub busy: usize,
     /// What the last failure said: of a message, or of the queue itself.
     pub last_failure: Option<String>,
@@ -127,7 +127,7 @@ struct Shared {
 }
 
 impl Queue {
-    /// Threads that work the queue off, as the builder is told.
+    /// A builder for threads that process the messages of the queue.
     pub fn workers(&self) -> QueueWorkersBuilder {
         QueueWorkersBuilder {
             queue: self.clone(),
@@ -139,24 +139,21 @@ impl Queue {
 }
 
 impl QueueWorkersBuilder {
-    /// How many threads there are, at least one; as many as there are processors unless said
-    /// otherwise.
+    /// How many threads there are; 0 counts as 1. The default is the number of processors.
     pub fn threads(mut self, count: usize) -> Self {
         self.threads = count.max(1);
         self
     }
 
-    /// How many messages a thread receives at once, and acknowledges together: at most 10 unless
-    /// said otherwise, at least 1. One whose turn comes late has its visibility timeout extended
-    /// first.
+    /// How many messages a thread receives at once and acknowledges together: up to 10 by default;
+    /// 0 counts as 1. A message whose turn comes late has its visibility timeout extended first.
     pub fn batch(mut self, count: usize) -> Self {
         self.batch = count.max(1);
         self
     }
 
-    /// How long a message that failed waits before it comes again: `first`, then twice as long with
-    /// each time that it was received up to `max`, less up to a half by chance. 100 ms to 10 s
-    /// unless said otherwise.
+    /// How long a message that failed waits before it comes again: `first`, then twice as long each
+    /// time, up to `max`. A random part of up to a half is taken off. 100 ms and 10 s by default.
     pub fn retry_delay(mut self, first: Duration, max: Duration) -> Self {
         self.retry_delay = RetryDelay::varied(first, max);
         self

@@ -66,27 +66,26 @@ impl StreamBuilder {
         }
     }
 
-    /// How many shards the stream gets when it is created; 1 unless said otherwise. A stream that
-    /// exists keeps those it has.
+    /// How many shards a new stream gets; 1 by default. A stream that exists keeps those it has.
     pub fn shards(mut self, count: u32) -> Self {
         self.shards = count;
         self
     }
 
-    /// How partition keys are hashed; settled when the stream is created.
+    /// How partition keys are hashed; fixed when the stream is created.
     pub fn hash_algorithm(mut self, algorithm: HashAlgorithm) -> Self {
         self.hash = algorithm;
         self
     }
 
-    /// The most bytes of key and data in a record, at most [`MAX_RECORD_BYTES`]; settled when the
+    /// The most bytes of key and data in a record, at most [`MAX_RECORD_BYTES`]; fixed when the
     /// stream is created.
     pub fn max_record_bytes(mut self, bytes: usize) -> Self {
         self.max_record_bytes = bytes;
         self
     }
 
-    /// The largest size of a segment file in bytes, 64 KiB to 1 GiB; settled when the stream is
+    /// The largest size of a segment file in bytes, 64 KiB to 1 GiB; fixed when the stream is
     /// created. A shard's first segments are smaller; a record that needs more gets a segment of
     /// its own.
     pub fn max_segment_bytes(mut self, bytes: u64) -> Self {
@@ -94,40 +93,40 @@ impl StreamBuilder {
         self
     }
 
-    /// The most shards that may be open at the same time, up to [`MAX_OPEN_SHARDS`], which is also
-    /// what holds if nothing is set. Of a stream that exists it is changed with
-    /// [`Stream::set_max_open_shards`].
+    /// The most shards that may be open at the same time: [`MAX_OPEN_SHARDS`] by default, and at
+    /// most. [`Stream::set_max_open_shards`] changes it for a stream that exists.
     pub fn max_open_shards(mut self, count: u32) -> Self {
         self.max_open_shards = Some(count);
         self
     }
 
-    /// How long records are kept: for ever unless said otherwise. This is for a stream that is
-    /// created; that of one that exists, [`Stream::set_retention`] changes.
+    /// How long a new stream keeps its records: for ever by default. [`Stream::set_retention`]
+    /// changes it for a stream that exists.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
     }
 
-    /// When puts are acknowledged, unless one says otherwise; [`Durability::Os`] if not set.
+    /// When puts through this handle are acknowledged: [`Durability::Os`] by default. A put can
+    /// choose another durability.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// Where arrival times come from, if not from the system.
+    /// The clock that arrival times come from, instead of the system's.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.time = Time::Given(Arc::new(clock));
         self
     }
 
-    /// Reads finished segments through copies in place of maps, for files that are not safe: what
-    /// another program has truncated, or the disk cannot read, is an error then, where a map ends
-    /// the process with SIGBUS. The segment that is being written is mapped all the same.
+    /// Reads finished segments through copies instead of maps, for files that cannot be trusted: if
+    /// another program truncated one, or the disk cannot read it, reading fails with an error,
+    /// where a map would end the process with SIGBUS. The segment that is being written is still
+    /// mapped.
     ///
-    /// A segment is copied whole when something of it is read, and the copy (64 MiB, unless
-    /// [`max_segment_bytes`](Self::max_segment_bytes) says otherwise) is kept until nothing of it
-    /// is used any more.
+    /// A segment is copied as a whole when any of it is read. The copy, of up to
+    /// [`max_segment_bytes`](Self::max_segment_bytes), is kept as long as any of it is in use.
     ///
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
@@ -189,7 +188,7 @@ impl StreamBuilder {
     ///
     /// # Errors
     /// [`Error::StreamNotFound`]; [`Error::NotAStream`]; [`Error::Locked`] if another process has
-    /// it open for putting; [`Error::Unsupported`] if it needs what this build has not;
+    /// it open for putting; [`Error::Unsupported`] if it needs what this build does not have;
     /// [`Error::Corrupt`].
     pub fn open_existing(mut self) -> Result<Stream> {
         self.path = fs::absolute(&self.path)?;
@@ -199,7 +198,7 @@ impl StreamBuilder {
         Stream::assemble(self.path.clone(), (manifest, None), Some(lock), self)
     }
 
-    /// Opens the stream for reading alone: see [`Stream::open_read_only`].
+    /// Opens the stream for reading only: see [`Stream::open_read_only`].
     ///
     /// # Errors
     /// [`Error::StreamNotFound`]; [`Error::NotAStream`]; [`Error::Unsupported`];

@@ -60,9 +60,8 @@ use crate::stream::trimmer::Trimmer;
 /// A sharded, ordered, replayable stream of records in a directory.
 ///
 /// A cheap handle: clones share the stream, and all methods can be called from any number of
-/// threads at the same time. When the last handle is dropped, the stream is closed: everything is
-/// made durable, and the next opening goes on where this one stopped. [`close`](Self::close) does
-/// the same and says whether it succeeded.
+/// threads at the same time. Dropping the last handle closes the stream and makes everything
+/// durable; [`close`](Self::close) does the same and reports whether it succeeded.
 ///
 /// One process at a time can have a stream open for putting; any number of others can read it
 /// meanwhile, with [`open_read_only`](Self::open_read_only).
@@ -116,14 +115,14 @@ struct Shape {
 }
 
 impl Stream {
-    /// Opens or creates the stream in the directory `path`, as the builder is told.
+    /// A builder that opens or creates the stream in the directory `path`.
     pub fn builder(path: impl AsRef<Path>) -> StreamBuilder {
         StreamBuilder::new(path.as_ref())
     }
 
-    /// Opens a stream for reading alone, beside the process that puts to it (if there is one), and
-    /// follows what it does. Changes nothing, and takes no lock that hinders anybody but who wants
-    /// to [delete](Self::delete) the stream; the file system may be read-only.
+    /// Opens a stream for reading only, beside the process that puts to it (if there is one), and
+    /// follows what that process does. It changes nothing, and its lock hinders nobody except those
+    /// who want to [delete](Self::delete) the stream. The file system may be read-only.
     ///
     /// # Errors
     /// [`Error::StreamNotFound`]; [`Error::NotAStream`]; [`Error::Unsupported`];
@@ -192,7 +191,7 @@ impl Stream {
         self.inner.hash
     }
 
-    /// Makes everything durable that was put before.
+    /// Makes everything durable that has been put so far.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if a sync fails or has failed; [`Error::ReadOnly`].
@@ -201,8 +200,8 @@ impl Stream {
         shards.iter().try_for_each(|shard| shard.flush())
     }
 
-    /// Drops this handle; if it was the last one, closes the stream as dropping does, and says
-    /// whether everything is durable.
+    /// Drops this handle. If it was the last one, this closes the stream and reports whether
+    /// everything is durable.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if a sync fails or has failed; what writing says.

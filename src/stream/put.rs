@@ -33,7 +33,7 @@ struct Outcome<'b> {
 }
 
 impl Stream {
-    /// Puts a record into the shard that owns the hash of its partition key. It is acknowledged
+    /// Puts a record into the shard that owns the hash of its partition key, and acknowledges it
     /// according to the stream's [`Durability`].
     ///
     /// # Errors
@@ -92,11 +92,11 @@ impl Stream {
         })
     }
 
-    /// Puts a record of `len` bytes that `fill` makes in place; they hold zeros before. If `fill`
+    /// Puts a record of `len` bytes that `fill` writes in place; they are zeros before. If `fill`
     /// panics, nothing is put.
     ///
-    /// Readers and syncs wait for `fill` before they go on behind the record, so it should be
-    /// quick, and must not wait for the stream itself (to flush or split it, say).
+    /// Readers and syncs wait for `fill` before they pass the record, so it should be quick, and
+    /// must not wait for the stream itself, to flush or split it for example.
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -128,9 +128,9 @@ impl Stream {
         })
     }
 
-    /// Puts a record without a partition key, to the open shards in turn: each handle of the stream
-    /// (a clone is another one) has turns of its own. Only the records of one handle in one shard
-    /// keep their order.
+    /// Puts a record without a partition key, to the open shards in turn. Each handle of the stream
+    /// takes turns of its own (a clone is another handle). Only the records of one handle in one
+    /// shard keep their order.
     ///
     /// # Errors
     /// As [`put`](Self::put).

@@ -9,8 +9,8 @@ use crate::position::{SequenceNumber, StartingPosition};
 use crate::record::Record;
 use crate::worker::lane::Lane;
 
-/// How far an application has processed a shard; what comes next is delivered next, whatever
-/// happens in between.
+/// How far an application has processed a shard. Whatever happens, the next record is delivered
+/// next.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -120,10 +120,10 @@ pub enum CheckpointPolicy {
     /// The pool does, to the end of each batch that was processed successfully.
     #[default]
     AfterBatch,
-    /// The pool does, as soon as so many records were processed since the last one, or so much time
-    /// has passed since the first of them was; and when the pool lets go of the shard.
+    /// The pool does, when this many records have been processed since the last checkpoint, or this
+    /// much time has passed since the first of them was; and when the pool lets go of the shard.
     ///
-    /// After a crash, what was processed since then comes again.
+    /// After a crash, what was processed since the last checkpoint comes again.
     Every {
         /// The most records that are processed and not checkpointed, up to whole batches; 0 counts
         /// as 1.
@@ -133,15 +133,15 @@ pub enum CheckpointPolicy {
     },
     /// The processor does, with its [`Checkpointer`]; the pool only notes the end of a shard.
     ///
-    /// What was delivered behind the last checkpoint comes again: after a failure, and to the next
-    /// pool after a crash, and after a shutdown unless the processor checkpoints in
+    /// What was delivered after the last checkpoint comes again: after a failure, to the next pool
+    /// after a crash, and after a shutdown unless the processor checkpoints in
     /// [`shutdown_requested`](crate::RecordProcessor::shutdown_requested). Records that come again
     /// begin right behind the checkpoint, whatever the batches were before.
     Manual,
 }
 
-/// Moves the checkpoint of a shard, up to what was delivered; lent to the processor with each batch
-/// and at the shutdown.
+/// Moves the checkpoint of a shard, up to what was delivered. It is lent to the processor with each
+/// batch and at the shutdown.
 ///
 /// A checkpoint is written when the call returns: it survives the death of the process. It is
 /// not synced, so a power cut may take the last ones back, and their records come again.
@@ -158,7 +158,7 @@ pub enum CheckpointPolicy {
 /// }
 /// ```
 ///
-/// One that is kept beyond its batch, or taken for that of another shard, does not compile:
+/// Keeping one beyond its batch, or using it for another shard, does not compile:
 ///
 /// ```compile_fail
 /// use millstream::{Batch, Checkpointer, ProcessorError, RecordProcessor};

@@ -12,8 +12,8 @@ use crate::batch::Batch;
 use crate::position::SequenceNumber;
 
 /// What becomes of a record that cannot be processed: one that fails alone, time after time. It is
-/// looked for by halving the batch that fails, see
-/// [`attempts`](crate::WorkerPoolBuilder::attempts); the records before it are processed.
+/// found by halving the batch that fails, see [`attempts`](crate::WorkerPoolBuilder::attempts); the
+/// records before it are processed.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -32,7 +32,7 @@ use crate::position::SequenceNumber;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnPoison {
-    /// It is tried for ever, with the longest delay in between; the rest of its shard waits.
+    /// It is retried for ever, with the longest delay in between; the rest of its shard waits.
     #[default]
     Retry,
     /// It is put aside, durably, with what is known of its failure, and its shard goes on: see

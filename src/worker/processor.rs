@@ -57,12 +57,12 @@ pub struct Initialization {
     pub lane: usize,
     /// How far the application has processed it: what comes next is delivered next.
     pub checkpoint: Checkpoint,
-    /// A checkpoint that was prepared and not committed: the one who prepared it was stopped, or
-    /// failed, in between, and only the place where the records went knows whether they are there.
-    /// If they are, let [`resume_after`](RecordProcessor::resume_after) return its number.
+    /// A checkpoint that was prepared but not committed: the processor that prepared it stopped or
+    /// failed in between, and only the place where the records went knows whether they got there.
+    /// If they did, let [`resume_after`](RecordProcessor::resume_after) return its number.
     pub pending: Option<PendingCheckpoint>,
-    /// Which attempt it is to get on from where the shard is: 1, and one more with each failure
-    /// in a row.
+    /// Which attempt this is at the records that come next: 1, and one more after each failure in
+    /// a row.
     pub attempt: u32,
 }
 
@@ -74,9 +74,10 @@ pub struct Initialization {
 /// not always by the same one. A shard with [lanes](crate::WorkerPoolBuilder::lanes) has one for
 /// each of them.
 ///
-/// A closure that takes a batch and a checkpointer is a processor too. It must write the types of
-/// its arguments, as in `|batch: &Batch, _: &mut Checkpointer<'_>| Ok(())`: without them the
-/// compiler takes each of the two for a reference of one certain lifetime, and refuses it.
+/// A closure that takes a batch and a checkpointer is a processor, too. Write out the types of its
+/// arguments, as in `|batch: &Batch, _: &mut Checkpointer<'_>| Ok(())`; without them the compiler
+/// does not find their lifetimes. A closure that needs no checkpointer is easier given to
+/// [`for_each_batch`](crate::WorkerPoolBuilder::for_each_batch).
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -111,11 +112,11 @@ pub trait RecordProcessor: Send {
         let _ = initialization;
     }
 
-    /// Called once, after [`initialize`](Self::initialize): the number of the last record that is
-    /// processed, if the processor knows that better than the checkpoint, because it keeps the
-    /// number in the same transaction as what it makes of the records. The records behind it come
-    /// next, and it becomes the checkpoint, even if it is below the last one: so each record is
-    /// processed exactly once, whatever fails in between, also when a backup is brought back.
+    /// Called once, after [`initialize`](Self::initialize): the number of the last record that was
+    /// processed, if the processor knows it better than the checkpoint, because it stores the
+    /// number in the same transaction as the effect of the records. The records after it come next,
+    /// and it becomes the checkpoint, even if it is below the last one. So each record takes effect
+    /// exactly once, whatever fails in between, and even when a backup is restored.
     ///
     /// Of a shard with [lanes](crate::WorkerPoolBuilder::lanes), each lane has a number of its own,
     /// and goes by it: keep them apart by [`Initialization::lane`], and let their count be.
@@ -171,20 +172,20 @@ pub trait RecordProcessor: Send {
     /// checkpointed when this returns `Ok`.
     ///
     /// # Errors
-    /// Any error, and a panic as well, ends this processor. After a delay the factory makes
-    /// another one, and the records behind the checkpoint come again: none is skipped.
+    /// An error or a panic ends this processor. After a delay the factory makes another one, and
+    /// the records after the checkpoint come again: none is skipped.
     fn process_records(
         &mut self,
         batch: &Batch,
         checkpointer: &mut Checkpointer<'_>,
     ) -> Result<(), ProcessorError>;
 
-    /// Called when everything that there is was processed, for one who keeps something back.
-    /// Returns after which time it is to be called again, if nothing has come by then; else it is
-    /// called when something was processed in between.
+    /// Called when every record that there is was processed, for processors that keep something
+    /// back. Returns the time after which to call it again if nothing has come by then; if none, it
+    /// is called again only after more records were processed.
     ///
     /// # Errors
-    /// As [`process_records`](Self::process_records); no record counts as the reason.
+    /// As [`process_records`](Self::process_records), but no record is held responsible.
     fn idle(
         &mut self,
         checkpointer: &mut Checkpointer<'_>,
@@ -203,7 +204,7 @@ pub trait RecordProcessor: Send {
         Ok(())
     }
 
-    /// Called when another worker has taken the shard; nothing comes after it.
+    /// Called when another worker has taken the shard; nothing is called after it.
     fn lease_lost(&mut self) {}
 
     /// Called when the pool shuts down, or hands the shard over to another pool; nothing comes

@@ -122,8 +122,7 @@ pub struct JsonLine {
 }
 
 impl JsonLines {
-    /// Files in this directory, which is created if there is none: of 64 MiB, or an hour, unless
-    /// said otherwise.
+    /// Files in this directory, which is created if it is missing: of 64 MiB or an hour by default.
     pub fn new(directory: impl AsRef<Path>) -> Self {
         Self {
             directory: directory.as_ref().to_owned(),
@@ -135,14 +134,14 @@ impl JsonLines {
         }
     }
 
-    /// A file of so many bytes is complete; it is larger by up to one bundle.
+    /// The bytes at which a file is complete; it may be larger by up to one bundle.
     #[must_use]
     pub fn max_bytes(mut self, count: u64) -> Self {
         self.max_bytes = count;
         self
     }
 
-    /// A file is complete after so much time.
+    /// The age at which a file is complete.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;

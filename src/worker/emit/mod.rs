@@ -20,12 +20,12 @@ use crate::worker::processor::{Initialization, ProcessorError};
 pub(in crate::worker) use emitting::Emitting;
 pub use json_lines::{JsonLine, JsonLines};
 
-/// Puts the records of one shard elsewhere, a bundle at a time: into objects, tables, files.
+/// Sends the records of one shard elsewhere, a bundle at a time: into objects, tables, files.
 ///
-/// Records are transformed, or left out, one by one; what they become is kept in a buffer until
-/// [`EmitBuffer`] says that it is enough, and emitted. Nothing is checkpointed before it was
-/// emitted: what was not comes again, to this emitter or to the next one. So each item is emitted
-/// at least once; let a second time do no harm.
+/// Records are transformed, or left out, one by one. What they become is kept in a buffer until it
+/// is large or old enough ([`EmitBuffer`]), and then emitted. Nothing is checkpointed before it has
+/// been emitted; what was not comes again, to this emitter or to the next one. So each item is
+/// emitted at least once: make sure that a second time does no harm.
 ///
 /// [`WorkerPoolBuilder::start_emitting`] starts a pool with an emitter for each shard.
 ///
@@ -159,8 +159,8 @@ pub trait Emitter: Send {
     }
 }
 
-/// When a bundle is complete, and how often it is tried: 1,000 items, 1 MiB or 60 seconds, 5
-/// attempts, unless said otherwise.
+/// When a bundle is complete, and how often it is tried: by default at 1,000 items, 1 MiB or 60
+/// seconds, and 5 times.
 ///
 /// ```
 /// use std::time::Duration;
@@ -172,9 +172,9 @@ pub trait Emitter: Send {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct EmitBuffer {
-    /// So many items are enough.
+    /// The number of items that completes a bundle.
     pub items: usize,
-    /// So many bytes are enough, as [`Emitter::size`] counts them.
+    /// The bytes that complete a bundle, as [`Emitter::size`] counts them.
     pub bytes: u64,
     /// Nothing is kept for longer. While a callback runs, also of other shards if they keep all
     /// threads busy, this is not looked at.
@@ -193,14 +193,14 @@ impl Default for EmitBuffer {
 }
 
 impl EmitBuffer {
-    /// So many items are enough; 0 counts as 1.
+    /// The number of items that completes a bundle; 0 counts as 1.
     #[must_use]
     pub fn items(mut self, count: usize) -> Self {
         self.items = count;
         self
     }
 
-    /// So many bytes are enough.
+    /// The bytes that complete a bundle.
     #[must_use]
     pub fn bytes(mut self, count: u64) -> Self {
         self.bytes = count;

@@ -162,7 +162,10 @@ fn an_error_of_the_source_is_a_failure() {
     let put = fixture.source.put(S0);
     let pool = fixture.start(fixture.recorder());
     wait_for_state(&pool, S0, ShardState::Retrying);
-    assert_eq!(status(&pool, S0).last_error.as_deref(), Some("the stream was opened read-only"));
+    assert_eq!(
+        status(&pool, S0).last_error.as_deref(),
+        Some("the stream was opened read-only; open it for putting instead")
+    );
     fixture.source.is_broken.store(false, Ordering::SeqCst);
     assert!(pool.wait_until_idle(LONG));
     assert_eq!(fixture.log.records(S0), [put]);
