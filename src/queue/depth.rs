@@ -3,11 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::format::names::{APPLICATIONS, QUEUE};
+use crate::format::queue_entry::{Known, Until};
 use crate::os::signal::Event;
+use crate::position::{SequenceNumber, StartingPosition};
+use crate::queue::spans::Spans;
 use crate::queue::state::State;
-use crate::queue::{Inner, Queue};
-use crate::stream::Stream;
+use crate::queue::{Inner, Queue, journal};
+use crate::record::Limit;
+use crate::stream::{ShardIterator, Stream};
+use crate::worker::{Application, Checkpoint, DeadLetters};
 
 /// How many messages a queue has, by what becomes of them next; see [`Queue::depth`].
 ///
@@ -57,6 +63,88 @@ impl Queue {
     /// ```
     pub fn depth(&self) -> Result<Depth> {
         Ok(Depth { dead: self.inner.dead_letters.count()?, ..self.inner.look()? })
+    }
+}
+
+impl Queue {
+    /// How many messages a queue has, as anybody sees it who reads its stream, beside the process
+    /// that has the queue open. What consumers have in flight counts as such until its visibility
+    /// timeout is over, whether their process lives or not.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the stream has no such queue; what looking says.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let stream = millstream::Stream::builder(dir.path()).open()?;
+    /// use millstream::{Queue, Stream};
+    ///
+    /// let queue = Queue::open("thumbnails", &stream)?;
+    /// stream.put("picture-7", "draw me")?;
+    /// let reader = Stream::open_read_only(dir.path())?;
+    /// assert_eq!(Queue::depth_of("thumbnails", &reader)?.ready, 1);
+    /// # Ok::<(), millstream::Error>(())
+    /// ```
+    pub fn depth_of(application: &str, stream: &Stream) -> Result<Depth> {
+        let path = stream.path().join(APPLICATIONS).join(application).join(QUEUE);
+        let journal = match Stream::open_read_only(path) {
+            Err(Error::StreamNotFound { .. }) => {
+                let what = format!("the stream has no queue {application:?}");
+                return Err(Error::InvalidArgument(what));
+            }
+            journal => journal?,
+        };
+        let rows = Application::of(application, stream)?.shards()?;
+        let (mut all, _) = journal::replay(&journal)?;
+        let mut depth = Depth::default();
+        for info in stream.shards().into_iter().filter(|info| !stream.is_expired(info)) {
+            let row = rows.iter().find(|row| row.shard == info.id);
+            let checkpoint = row.map_or(Checkpoint::TrimHorizon, |row| row.checkpoint);
+            if let Some(from) = checkpoint.position() {
+                let spans = all.remove(&info.id).unwrap_or_default();
+                depth.add(stream, stream.shard_iterator(info.id, from)?, spans)?;
+            }
+        }
+        depth.dead = DeadLetters::of(application, stream)?.count()?;
+        Ok(depth)
+    }
+}
+
+impl Depth {
+    /// Adds what a shard has from a place on.
+    fn add(&mut self, stream: &Stream, from: ShardIterator, mut spans: Spans) -> Result<()> {
+        let now_ms = stream.now_ms();
+        let received_to = SequenceNumber::from(spans.received_to());
+        let mut at = Some(from);
+        while let Some(from) = at.take_if(|at| at.sequence_number() < received_to) {
+            let page = stream.get_records(&from, Limit::default())?;
+            let numbers = page.records.iter().map(|record| record.sequence_number());
+            for number in numbers.take_while(|number| *number < received_to) {
+                match number.address().and_then(|address| spans.get(address)) {
+                    Some(Known::Done) => {}
+                    Some(Known::Held { until: Until::InFlight(ms), .. }) if ms > now_ms => {
+                        self.in_flight += 1;
+                    }
+                    Some(Known::Held { until: Until::Delayed(ms), .. }) if ms > now_ms => {
+                        self.delayed += 1;
+                    }
+                    _ => self.ready += 1,
+                }
+            }
+            at = page.next_shard_iterator.filter(|_| !page.records.is_empty());
+            let last = page.records.last_sequence_number();
+            if last.is_some_and(|last| last >= received_to) {
+                let behind = StartingPosition::AtSequenceNumber(received_to);
+                at = Some(stream.shard_iterator(from.shard(), behind)?);
+                break;
+            }
+        }
+        spans.forget_below(spans.received_to());
+        let delayed = spans.put_with_delay().filter(|ms| *ms > now_ms).count() as u64;
+        let unread = at.map_or(Ok(0), |at| stream.lag(&at).map(|lag| lag.records))?;
+        self.ready += unread.saturating_sub(delayed);
+        self.delayed += delayed;
+        Ok(())
     }
 }
 

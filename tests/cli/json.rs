@@ -140,6 +140,15 @@ fn json_of_every_command_has_the_keys_that_the_manual_says() {
     check_run("checkpoint set", &[&[stream, "4096", "--shard", "0"], &app[..], &why].concat());
     check_run("checkpoint reset", &[&[stream], &app[..], &why].concat());
     check_run("checkpoint retry", &[&[stream, "--shard", "0"], &app[..]].concat());
+    let queue = ["--app", "queue"];
+    let put = ["queue", "put", stream, "--json"];
+    let delayed = run_with(&[&put, &queue[..]].concat(), "late\n");
+    let received = check_run("queue receive", &[&[stream], &queue[..]].concat());
+    let message: Value = serde_json::from_str(received.text()).unwrap();
+    let handle = message["receipt_handle"].as_str().unwrap();
+    check_run("queue ack", &[&[stream, handle], &queue[..]].concat());
+    check_run("queue depth", &[&[stream], &queue[..]].concat());
+    check_run("queue purge", &[&[stream], &queue[..]].concat());
     check_run("dead-letters list", &[&[stream], &app[..]].concat());
     let letters = run(&[&["dead-letters", "list", stream, "--json"], &app[..]].concat());
     let letter: Value = serde_json::from_str(letters.lines()[0]).unwrap();
@@ -160,6 +169,7 @@ fn json_of_every_command_has_the_keys_that_the_manual_says() {
     check_run("cheat", &[]);
     check_run("demo", &["--rate", "0", "--lines", "10000"]);
     check_run("bench", &[root, "--quick", "--only", "put 64 KiB"]);
+    check("queue put", delayed.text());
     check("put --acks", acks.text());
     check("put", &acks.stderr);
     check("work --exec", &worked.stderr);

@@ -11,6 +11,7 @@ mod json;
 mod lag;
 mod overview;
 mod put;
+mod queue;
 mod readme;
 mod reshard;
 mod retention;

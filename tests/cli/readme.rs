@@ -128,7 +128,7 @@ fn every_command_that_cheat_shows_does_what_it_says() {
         .iter()
         .map(|card| card["command"].as_str().unwrap().replace("./load", "cat"))
         .collect();
-    assert_eq!(lines.len(), 10);
+    assert_eq!(lines.len(), 11);
     let stream = place.path("data/orders");
     let stream = stream.to_str().unwrap();
     run_all(&lines, place.root(), || {

@@ -63,10 +63,10 @@ fn what_cannot_be_watched_is_said_and_what_can_is_shown_beside_it() {
 }
 
 #[test]
-fn the_cheat_sheet_has_ten_commands_that_are_understood() {
+fn the_cheat_sheet_has_eleven_commands_that_are_understood() {
     let cards = run(&["cheat", "--json"]).succeeded().json();
     let cards = cards["commands"].as_array().unwrap();
-    assert_eq!(cards.len(), 10);
+    assert_eq!(cards.len(), 11);
     for card in cards {
         let command = card["command"].as_str().unwrap();
         let verb = command.split(' ').nth(1).unwrap();

@@ -5,7 +5,7 @@ use crate::output;
 use crate::style::{BOLD, Style};
 
 /// What each command is for, and the command.
-const CARDS: [(&str, &str); 10] = [
+const CARDS: [(&str, &str); 11] = [
     ("make a stream", "millstream create data/orders --shards 4"),
     ("put lines, the key before the first blank", "millstream put data/orders -K' ' < lines.txt"),
     ("see what there is", "millstream info data/orders"),
@@ -13,6 +13,7 @@ const CARDS: [(&str, &str); 10] = [
     ("the last ten records of each shard", "millstream tail data/orders -o -10 -K' '"),
     ("records as they come, as JSON", "millstream tail data/orders -f -o latest --json"),
     ("process, with checkpoints", "millstream work data/orders --app load --exec ./load"),
+    ("receive a message, as a queue", "millstream queue receive data/orders --app draw"),
     (
         "process it all again",
         "millstream checkpoint seek data/orders horizon --app load --reason why",
@@ -21,7 +22,7 @@ const CARDS: [(&str, &str); 10] = [
     ("check every byte", "millstream verify data/orders"),
 ];
 
-/// Shows the ten commands that people need.
+/// Shows the eleven commands that people need.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:

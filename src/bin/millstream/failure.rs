@@ -21,7 +21,7 @@ Exit codes:
 
 Errors are one line on standard error that begins with `millstream:`, but for the last one, which
 is silent. Bars and colours are for terminals only; NO_COLOR=1 takes the colours away there, too.
-`millstream cheat` shows the ten commands that people need.";
+`millstream cheat` shows the eleven commands that people need.";
 
 /// Why the process ends with another code than 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

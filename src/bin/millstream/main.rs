@@ -16,6 +16,7 @@ mod failure;
 mod import;
 mod info;
 mod install;
+mod keys;
 mod lag;
 mod lines;
 mod ls;
@@ -24,6 +25,7 @@ mod offset;
 mod output;
 mod put;
 mod quantity;
+mod queue;
 mod record_format;
 mod repair;
 mod reshard;
@@ -71,6 +73,7 @@ enum Verb {
     Merge(merge::Args),
     Reshard(reshard::Args),
     Work(work::Args),
+    Queue(queue::Args),
     Apps(apps::Args),
     Lag(lag::Args),
     Checkpoint(checkpoint::Args),
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Verb::Merge(args) => merge::run(&args),
         Verb::Reshard(args) => reshard::run(&args),
         Verb::Work(args) => work::run(&args),
+        Verb::Queue(args) => queue::run(&args),
         Verb::Apps(args) => apps::run(&args),
         Verb::Lag(args) => lag::run(&args),
         Verb::Checkpoint(args) => checkpoint::run(&args),

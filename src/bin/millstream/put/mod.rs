@@ -12,9 +12,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
-use millstream::{Durability, MAX_PARTITION_KEY_CHARS, MAX_RECORD_BYTES, Stream};
+use millstream::{Durability, Stream};
 
 use crate::failure::{Exit, Failure, Result};
+use crate::keys::{Keys, check_key, without_line_end};
 use crate::lines::LineReader;
 use crate::output;
 use crate::record_format::Delimiter;
@@ -75,14 +76,6 @@ fn parse_delimiter(text: &str) -> Result<Delimiter, String> {
 
 fn parse_key(key: &str) -> Result<String, String> {
     check_key(key).map(|()| key.to_owned())
-}
-
-fn check_key(key: &str) -> Result<(), String> {
-    match key.chars().take(MAX_PARTITION_KEY_CHARS + 1).count() {
-        0 => Err("the key is empty; it has 1 to 256 characters".to_owned()),
-        1..=MAX_PARTITION_KEY_CHARS => Ok(()),
-        _ => Err("the key has more than 256 characters".to_owned()),
-    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -237,52 +230,5 @@ impl Read for Interruptible {
             true => self.input.read(buffer),
             false => Err(INTERRUPTED.into()),
         }
-    }
-}
-
-/// Where a line's key comes from.
-enum Keys {
-    Before(Vec<u8>),
-    Always(String),
-    Count,
-}
-
-impl Keys {
-    /// The line as key and data, or why it cannot be a record. `count` is its key if there is no
-    /// other.
-    fn split<'a>(
-        &'a self,
-        line: &'a [u8],
-        count: Option<&'a String>,
-    ) -> Result<(&'a str, &'a [u8]), String> {
-        let (key, data) = match self {
-            Self::Always(key) => (key.as_str(), line),
-            Self::Count => (count.map_or("", String::as_str), line),
-            Self::Before(delimiter) => {
-                let at = find(line, delimiter).ok_or_else(|| {
-                    format!("no {:?} in it, so it has no key", String::from_utf8_lossy(delimiter))
-                })?;
-                let key = std::str::from_utf8(&line[..at])
-                    .map_err(|_| "the key is not UTF-8".to_owned())?;
-                check_key(key)?;
-                (key, &line[at + delimiter.len()..])
-            }
-        };
-        if key.len() + data.len() > MAX_RECORD_BYTES {
-            return Err(format!("it is longer than any record, {MAX_RECORD_BYTES} bytes"));
-        }
-        Ok((key, data))
-    }
-}
-
-fn without_line_end(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\n").unwrap_or(line)
-}
-
-/// Where in the line the delimiter first stands.
-fn find(line: &[u8], delimiter: &[u8]) -> Option<usize> {
-    match delimiter {
-        [byte] => line.iter().position(|other| other == byte),
-        _ => line.windows(delimiter.len()).position(|window| window == delimiter),
     }
 }
