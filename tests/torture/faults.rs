@@ -166,15 +166,12 @@ fn one_life(cycles: u64, random: &mut Random, sum: &mut Sum) {
             life.wrong(&ended.error);
         }
         sum.refused += u64::from(!ended.error.is_empty());
-        life.check(false);
         sum.cycles += 1;
-        if !life.history.anomalies.is_empty() {
+        if !life.check(false) {
             break;
         }
     }
-    if life.history.anomalies.is_empty() {
-        life.finish();
-    }
+    life.finish();
     sum.acknowledged += life.history.acknowledged;
     sum.broken += u64::from(!life.is_sound(&what));
 }

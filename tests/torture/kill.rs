@@ -69,15 +69,12 @@ pub(crate) fn kill(run: &Run) -> bool {
         for _ in 0..CYCLES_OF_A_LIFE.min(cycles - sum.cycles) {
             let orders = life.orders(&mut random, sync);
             life.live(&orders, &doom(&mut random));
-            life.check(false);
             sum.cycles += 1;
-            if !life.history.anomalies.is_empty() {
+            if !life.check(false) {
                 break;
             }
         }
-        if life.history.anomalies.is_empty() {
-            life.finish();
-        }
+        life.finish();
         let is_sound = life.is_sound(&format!("cycle {}", sum.cycles));
         sum.add(&life, is_sound);
     }
@@ -103,15 +100,12 @@ pub(crate) fn power_cut(run: &Run) -> bool {
             let orders = life.orders(&mut random, 30);
             life.live(&orders, &doom(&mut random));
             disk.cut_power();
-            life.check(true);
             sum.cycles += 1;
-            if !life.history.anomalies.is_empty() {
+            if !life.check(true) {
                 break;
             }
         }
-        if life.history.anomalies.is_empty() {
-            life.finish();
-        }
+        life.finish();
         let is_sound = life.is_sound(&format!("cycle {}", sum.cycles));
         sum.add(&life, is_sound);
     }

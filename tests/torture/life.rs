@@ -164,8 +164,9 @@ impl Life {
         self.lines.push(line.to_owned());
     }
 
-    /// Looks what is there, in a copy: the next process finds it as the last one left it.
-    pub(crate) fn check(&mut self, power: bool) {
+    /// Looks what is there, in a copy: the next process finds it as the last one left it. Whether
+    /// nothing was wrong so far.
+    pub(crate) fn check(&mut self, power: bool) -> bool {
         self.note(&Event::Cut { power }.line());
         let copy = scratch();
         if self.directory.try_exists().unwrap() {
@@ -180,10 +181,15 @@ impl Life {
             Err(error) => self.wrong(&format!("it cannot be opened: {error}")),
             Ok(()) => {}
         }
+        self.history.anomalies.is_empty()
     }
 
-    /// Processes all that is left, and looks at everything once more.
+    /// Processes all that is left, and looks at everything once more; nothing, if something was
+    /// wrong already.
     pub(crate) fn finish(&mut self) {
+        if !self.history.anomalies.is_empty() {
+            return;
+        }
         let mut random = Random::new(1);
         let orders =
             Orders { works: true, reshards: false, puts: 0, ..self.orders(&mut random, 0) };

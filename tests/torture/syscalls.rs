@@ -129,16 +129,11 @@ fn fail_once(seed: u64, call: &str, error: &str, when: u32, sum: &mut Sum) -> Op
         life.wrong(&ended.error);
     }
     *(if ended.error.is_empty() { &mut sum.went_on } else { &mut sum.refused }) += 1;
-    match &disk {
-        Some(disk) => {
-            disk.cut_power();
-            life.check(true);
-        }
-        None => life.check(false),
+    if let Some(disk) = &disk {
+        disk.cut_power();
     }
-    if life.history.anomalies.is_empty() {
-        life.finish();
-    }
+    life.check(disk.is_some());
+    life.finish();
     sum.acknowledged += life.history.acknowledged;
     if !life.is_sound(&what) {
         say(&format!("{what}: said {:?}", ended.error));
