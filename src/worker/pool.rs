@@ -145,7 +145,7 @@ impl WorkerPool {
 
     /// Stops consuming the stream in this directory, as [`shutdown`](Self::shutdown) does it with
     /// all of them, and returns the outcomes of its shards; none if the pool has no such stream.
-    /// The others go on.
+    /// The others go on. A callback of that stream would wait for itself until the deadline.
     pub fn remove_stream(
         &self,
         directory: impl AsRef<Path>,
