@@ -58,7 +58,7 @@ fn a_lane_that_hangs_holds_up_no_other_one_and_each_is_in_order() {
     let wait = Mutex::new(wait);
     let pool = fixture.start(fixture.recorder().on_batch(move |batch, _| {
         if numbers(batch).eq([first]) {
-            let _ = wait.lock().recv();
+            let _ = wait.lock().recv_timeout(LONG);
         }
         Ok(())
     }));
@@ -112,14 +112,14 @@ fn children_wait_for_the_slowest_lane_of_their_parent() {
     let wait = Mutex::new(wait);
     let pool = fixture.start(fixture.recorder().on_batch(move |batch, _| {
         if numbers(batch).eq([last]) {
-            let _ = wait.lock().recv();
+            let _ = wait.lock().recv_timeout(LONG);
         }
         Ok(())
     }));
     let child = fixture.source.close(&[S0]);
     let of_child = fixture.source.put_many(child, 10);
     wait_until(|| fixture.log.count(&Call::ShardEnded(S0)) == LANES - 1);
-    assert_eq!(status(&pool, child).state, ShardState::WaitingForParents);
+    wait_for_state(&pool, child, ShardState::WaitingForParents);
     let stored = fixture.stored_checkpoint(S0).number().unwrap();
     assert!(stored < last.into(), "{stored}: the others do not count");
     assert!(others.iter().all(|number| fixture.log.records(S0).contains(number)));
