@@ -2,12 +2,12 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::os::fs::{
-    create_new, is_at, link, open_if_any, open_write, remove, rename, this_process, write_at,
+    create_new, link, open_if_any, open_write, remove, rename, this_process, write_at,
 };
 
 /// How long a lock may be waited for that everybody holds for microseconds only.
@@ -44,12 +44,10 @@ impl Drop for BriefLock<'_> {
 }
 
 /// A file that is kept locked for as long as the process lives, or until this is dropped: others
-/// can tell whether it lives. Who dies leaves the file, for the next one who needs one.
+/// can tell whether it lives. The file stays, for the next one who needs one: there may be no room
+/// for another one then.
 #[derive(Debug)]
-pub(crate) struct LifeLine {
-    file: File,
-    path: PathBuf,
-}
+pub(crate) struct LifeLine(File);
 
 impl LifeLine {
     /// Makes a file, which gets its name when it is locked. Nobody else makes one of this name.
@@ -75,12 +73,7 @@ impl LifeLine {
 
     /// Takes a file that is there, if nobody holds it.
     pub(crate) fn hold(path: &Path) -> Result<Option<Self>> {
-        let held = match open_write(path) {
-            Err(error) if error.is_not_found() => return Ok(None),
-            file => Self::lock(file?, path)?,
-        };
-        // Whoever had it may have removed it after it was opened.
-        Ok(held.filter(|held| is_at(&held.file, path).unwrap_or(false)))
+        Self::lock(open_write(path)?, path)
     }
 
     fn lock(file: File, path: &Path) -> Result<Option<Self>> {
@@ -91,7 +84,7 @@ impl LifeLine {
         }
         match write_at(&file, path, this_process().as_bytes(), 0) {
             // Only people read it.
-            Ok(()) | Err(Error::DiskFull { .. }) => Ok(Some(Self { file, path: path.to_owned() })),
+            Ok(()) | Err(Error::DiskFull { .. }) => Ok(Some(Self(file))),
             Err(error) => Err(error),
         }
     }
@@ -109,12 +102,8 @@ impl LifeLine {
 
 impl Drop for LifeLine {
     fn drop(&mut self) {
-        // Before the lock goes, so that it is nobody else's. One that stays is of use to the next.
-        if is_at(&self.file, &self.path).unwrap_or(false) {
-            let _ = remove(&self.path);
-        }
         // A process that is just being started has a copy of the descriptor, and with it the lock,
         // until it is.
-        let _ = self.file.unlock();
+        let _ = self.0.unlock();
     }
 }
