@@ -152,7 +152,7 @@ fn lines(shards: &[ShardLook]) -> Vec<String> {
     }
     let mut lines = Vec::new();
     for of_app in shards.chunk_by(|one, other| one.app == other.app) {
-        lines.push(format!("{}: {} behind", cut(&of_app[0].app, 50).trim_end(), total(of_app)));
+        lines.push(format!("{}: {} behind", cut(&of_app[0].app, 36).trim_end(), total(of_app)));
         lines.extend(of_app.iter().map(line));
     }
     lines
