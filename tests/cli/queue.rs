@@ -1,5 +1,7 @@
 //! A stream as a queue: put with a delay, receive, acknowledge, count, purge.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::harness::{Place, Ran, millstream, run, run_with, start};
@@ -73,9 +75,9 @@ fn a_queue_waits_for_messages_and_counts_beside_who_has_it() {
     queue(&place, "receive", &[]).succeeded();
     let args = ["queue", "receive", &place.stream, "--app", "draw", "--wait", "1h"];
     let mut waiting = start(&mut millstream(&args));
-    crate::harness::eventually("it has the stream", || {
-        run(&["put", &place.stream]).code == Some(3)
-    });
+    let owner = Path::new(&place.stream).join("OWNER");
+    crate::harness::eventually("it has the stream", || owner.try_exists().unwrap());
+    run(&["put", &place.stream]).failed(3, &["in use"]);
     assert_eq!(depth(&place), [0, 0, 0, 0]);
     queue(&place, "purge", &[]).failed(3, &["in use"]);
     waiting.kill().unwrap();

@@ -50,9 +50,9 @@ fn run_for_a_line(line: &str, root: &Path, put: impl Fn()) {
     let (first, stdout) = said.join().unwrap();
     assert!(!first.trim().is_empty(), "{line}");
     signal(&child, "-INT");
-    drop(stdout);
     // Those that only read are ended by the signal itself.
     let ended = child.wait().unwrap();
+    drop(stdout);
     assert!(ended.success() || ended.signal() == Some(2), "{line}: {ended}");
 }
 
