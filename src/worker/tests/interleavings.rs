@@ -7,6 +7,7 @@ use crate::format::control_row::ControlRow;
 use crate::os::clock::Ticker;
 use crate::os::explore::explore;
 use crate::os::sync_model::engine::thread::spawn;
+use crate::position::StartingPosition;
 
 const SHARD: ShardId = ShardId::new(0);
 
