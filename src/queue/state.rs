@@ -104,8 +104,8 @@ impl State {
 
     fn read_received(&mut self, shard: ShardId, keeps: bool, now_ms: u64) -> Result<()> {
         let received_to = self.feed(shard).ahead.received_to();
+        let stream = self.stream.clone();
         loop {
-            let stream = self.stream.clone();
             let feed = self.feed(shard);
             if !feed.has_next(&stream)? || feed.next_address() >= Some(received_to) {
                 return Ok(());
@@ -280,8 +280,8 @@ impl State {
 
     /// Takes all there is for done.
     pub(super) fn purge(&mut self) -> Result<()> {
+        let stream = self.stream.clone();
         for shard in self.shards() {
-            let stream = self.stream.clone();
             let feed = self.feed(shard);
             let to = feed.skip_to_tip(&stream)?;
             let open: Vec<_> = feed.window.open().map(|(index, _)| index).collect();
