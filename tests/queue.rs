@@ -30,6 +30,14 @@ impl Fixture {
         Self { dir: tempfile::tempdir().unwrap(), watch: TestClock::new() }
     }
 
+    /// With a stream and a queue of the usual settings.
+    fn with_queue() -> (Self, Stream, Queue) {
+        let fixture = Self::new();
+        let stream = fixture.stream();
+        let queue = Queue::open("q", &stream).unwrap();
+        (fixture, stream, queue)
+    }
+
     fn builder(&self) -> StreamBuilder {
         Stream::builder(self.dir.path()).clock(self.watch.clone())
     }
@@ -70,9 +78,7 @@ fn abandon(messages: Vec<Message>) {
 
 #[test]
 fn a_message_is_given_to_one_consumer_and_when_acknowledged_to_nobody_any_more() {
-    let fixture = Fixture::new();
-    let stream = fixture.stream();
-    let queue = Queue::open("q", &stream).unwrap();
+    let (fixture, stream, queue) = Fixture::with_queue();
     put(&stream, &["a", "b", "c"]);
     assert_eq!(depth(&queue), [3, 0, 0, 0]);
     let first = queue.receive(2, NOW).unwrap();
@@ -93,9 +99,7 @@ fn a_message_is_given_to_one_consumer_and_when_acknowledged_to_nobody_any_more()
 
 #[test]
 fn a_message_that_is_dropped_is_there_for_others_at_once() {
-    let fixture = Fixture::new();
-    let stream = fixture.stream();
-    let queue = Queue::open("q", &stream).unwrap();
+    let (_fixture, stream, queue) = Fixture::with_queue();
     put(&stream, &["a", "b"]);
     drop(receive(&queue));
     let again = receive(&queue);
@@ -111,9 +115,7 @@ fn a_message_that_is_dropped_is_there_for_others_at_once() {
 
 #[test]
 fn a_message_that_is_not_acknowledged_in_time_is_given_to_another_one() {
-    let fixture = Fixture::new();
-    let stream = fixture.stream();
-    let queue = Queue::open("q", &stream).unwrap();
+    let (fixture, stream, queue) = Fixture::with_queue();
     put(&stream, &["a"]);
     let slow = receive(&queue).remove(0);
     fixture.watch.advance(30 * SECOND - 1);
@@ -131,9 +133,7 @@ fn a_message_that_is_not_acknowledged_in_time_is_given_to_another_one() {
 
 #[test]
 fn an_acknowledgement_after_the_timeout_counts_if_nobody_has_received_the_message_since() {
-    let fixture = Fixture::new();
-    let stream = fixture.stream();
-    let queue = Queue::open("q", &stream).unwrap();
+    let (fixture, stream, queue) = Fixture::with_queue();
     put(&stream, &["a"]);
     let slow = receive(&queue).remove(0);
     fixture.watch.advance(31 * SECOND);
@@ -145,9 +145,7 @@ fn an_acknowledgement_after_the_timeout_counts_if_nobody_has_received_the_messag
 
 #[test]
 fn a_visibility_timeout_is_extended_and_cut_short() {
-    let fixture = Fixture::new();
-    let stream = fixture.stream();
-    let queue = Queue::open("q", &stream).unwrap();
+    let (fixture, stream, queue) = Fixture::with_queue();
     put(&stream, &["a"]);
     let message = receive(&queue).remove(0);
     fixture.watch.advance(29 * SECOND);
@@ -161,9 +159,7 @@ fn a_visibility_timeout_is_extended_and_cut_short() {
 
 #[test]
 fn what_is_given_back_with_a_delay_comes_when_that_is_over() {
-    let fixture = Fixture::new();
-    let stream = fixture.stream();
-    let queue = Queue::open("q", &stream).unwrap();
+    let (fixture, stream, queue) = Fixture::with_queue();
     put(&stream, &["a", "b"]);
     let mut messages = receive(&queue);
     messages.remove(0).nack(Duration::from_secs(5)).unwrap();
@@ -181,9 +177,7 @@ fn what_is_given_back_with_a_delay_comes_when_that_is_over() {
 
 #[test]
 fn a_message_that_is_put_with_a_delay_comes_when_that_is_over() {
-    let fixture = Fixture::new();
-    let stream = fixture.stream();
-    let queue = Queue::open("q", &stream).unwrap();
+    let (fixture, stream, queue) = Fixture::with_queue();
     queue.put_delayed(("a", "a"), Duration::from_secs(10)).unwrap();
     put(&stream, &["b"]);
     queue.put_delayed(("c", "c"), Duration::from_secs(5)).unwrap();
